@@ -1,0 +1,1 @@
+"""Configuration of an experiment: one typed tree, YAML files and dotted overrides."""
