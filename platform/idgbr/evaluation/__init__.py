@@ -1,0 +1,1 @@
+"""Metrics (region, boundary, repair), classical baselines, bootstrap intervals and the report. Plain Python, no Ray."""
