@@ -1,0 +1,1 @@
+"""Labelled imagery: catalogue, splits, prepared regions, draws, samples and augmentation."""
