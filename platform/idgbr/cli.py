@@ -1,0 +1,191 @@
+"""Entry points of jobs: flags and configuration from the command line, exit codes, a last line of JSON.
+
+A job is a function and a model of its flags::
+
+    class Flags(ExperimentFlags):
+        start: str = Field("", alias="from")
+        \"\"\"Registered model to start from.\"\"\"
+        fresh: Switch = False
+        \"\"\"Start anew instead of resuming.\"\"\"
+
+    def main(flags: Flags, experiment: Experiment) -> dict[str, object]:
+        return {"model": "models:/demo/1"}
+
+    if __name__ == "__main__":
+        run_job(main, Flags, __doc__)
+
+Exit codes: 0 done, 1 refused by a gate, 2 a user's error, 3 a failure of ours, 130 interrupted, 143 terminated. The
+last line of standard output is JSON with the same `exit_code`, since a submitted job's own is flattened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, create_model
+from pydantic_settings import CliImplicitFlag, CliSettingsSource
+
+from idgbr.config.keys import bare, nearest, nodes, walk
+from idgbr.config.load import load_experiment, validate
+from idgbr.config.tree import Experiment
+from idgbr.errors import IdgbrError, Refused, UserError
+
+Switch = CliImplicitFlag[bool]
+"""A flag without a value: --fresh, --no-fresh."""
+
+
+class JobFlags(BaseModel):
+    """Flags of a job, beside the experiment's tree. Docstrings of the fields become their help."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ExperimentFlags(JobFlags):
+    """Flags of a job that is described by an experiment; every key of its tree is a flag too."""
+
+    config: str
+    """YAML file of the experiment."""
+
+
+Flags = TypeVar("Flags", bound=JobFlags)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"command line: {message} (--help lists every flag)")
+
+
+def parse_job(
+    flags: type[Flags], arguments: Sequence[str] | None = None, description: str | None = None
+) -> tuple[Flags, Experiment | None]:
+    """Reads a command line.
+
+    Args:
+        flags: Model of the job's own flags. A field `config` makes the keys of `Experiment` flags as well.
+        arguments: Words after the program's name (default: those of this process).
+        description: Shown by --help.
+
+    Returns:
+        The flags, and the experiment that `config` names (None where the job has no such flag, or it is empty).
+
+    Raises:
+        UserError: Unknown flag, missing or malformed value, or a fault of the YAML file.
+    """
+    bases: tuple[type[BaseModel], ...] = (flags, Experiment) if "config" in flags.model_fields else (flags,)
+    if len(bases) > 1 and (clash := set(flags.model_fields) & set(Experiment.model_fields)):
+        raise ValueError(f"flags of a job must not be named as sections of the experiment: {sorted(clash)}")
+    everything = cast(type[BaseModel], create_model("Everything", __base__=bases))
+    known = dict(walk(everything))
+    parser = _Parser(
+        description=description,
+        usage="%(prog)s [--flag VALUE ...]" + (" [--section.key VALUE ...]" if len(bases) > 1 else ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    CliSettingsSource(everything, root_parser=parser)  # type: ignore[arg-type]
+    found, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        raise UserError(_unknown(unknown[0], known))
+    given = {key: _value(raw, known[key]) for key, raw in vars(found).items() if raw is not None and key in known}
+    own = {field.alias or name for name, field in flags.model_fields.items()}
+    job = validate(flags, {key: value for key, value in given.items() if key in own}, "command line", own)
+    path = getattr(job, "config", "")
+    if not path:
+        return job, None
+    return job, load_experiment(path, {key: value for key, value in given.items() if key not in own})
+
+
+def run_job(
+    main: Callable[..., Mapping[str, Any]],
+    flags: type[JobFlags],
+    description: str | None = None,
+    arguments: Sequence[str] | None = None,
+) -> NoReturn:
+    """Runs a job and ends the process with the exit code that says how it went.
+
+    Args:
+        main: The job: takes the flags, and the experiment where the flags name one; returns its outputs.
+        flags: Model of the job's own flags.
+        description: Shown by --help.
+        arguments: Words after the program's name (default: those of this process).
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    status, code, message, outputs = "done", 0, "", {}
+    try:
+        job, experiment = parse_job(flags, arguments, description)
+        outputs = dict(main(job) if experiment is None else main(job, experiment))
+    except Refused as error:
+        status, code, message = "refused", error.exit_code, str(error)
+    except UserError as error:
+        status, code, message = "user_error", error.exit_code, str(error)
+    except KeyboardInterrupt:
+        status, code, message = "interrupted", 130, "interrupted"
+    except SystemExit as error:
+        if not error.code:  # --help
+            raise
+        status, code, message = "interrupted", 143, "terminated"
+    except BaseException as error:
+        cause = _expected_cause(error)
+        if cause is None:
+            traceback.print_exc()
+            status, code, message = "failed", IdgbrError.exit_code, f"{type(error).__name__}: {error}"
+        else:
+            status, code, message = ("refused" if cause.exit_code == 1 else "user_error"), cause.exit_code, str(cause)
+    if message:
+        print(message, file=sys.stderr, flush=True)
+    line = {"status": status, "exit_code": code, "message": message, "outputs": outputs}
+    print(json.dumps(line, default=str), flush=True)
+    sys.exit(code)
+
+
+def _expected_cause(error: BaseException | None) -> IdgbrError | None:
+    """A user's error or a refusal that travelled here wrapped, as errors of remote tasks do."""
+    for _ in range(8):
+        if error is None:
+            return None
+        if isinstance(error, UserError | Refused):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+    return None
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    # An exception, so that `finally` blocks run: tracked runs are closed, temporary files removed.
+    raise SystemExit(128 + number)
+
+
+def _unknown(word: str, known: Mapping[str, Any]) -> str:
+    if not word.startswith("--"):
+        return f"command line: unexpected word {word!r}; flags are written --name VALUE"
+    key = word[2:].partition("=")[0]
+    close = nearest(key, known)
+    hint = f"the nearest known one is --{close}" if close else "no known flag is near"
+    return f"--{key}: unknown flag; {hint} (--help lists them all)"
+
+
+def _value(raw: Any, annotation: Any) -> Any:
+    """What a flag's words mean. Lists may be repeated flags, `a,b`, or `[a, b]`; sections are YAML or JSON."""
+    if nodes(annotation):
+        return _yaml(raw)
+    if isinstance(raw, str):
+        return None if raw == "null" else raw
+    if not isinstance(raw, list):
+        return raw
+    if len(raw) == 1 and str(raw[0]).lstrip().startswith(("[", "{")):
+        return _yaml(raw[0])
+    # Paths and colours stand for themselves; commas part numbers and names only.
+    return list(raw) if bare(annotation) == list[str] else [item for word in raw for item in _yaml(f"[{word}]")]
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"command line: {text!r} is not a value; expected JSON or YAML such as [1, 2]") from None
