@@ -204,6 +204,8 @@ class RefinerConfig(Node):
     guidance_layers: int = Field(1, ge=1)
     condition_encoder: Literal["pyramid", "unet"] = "pyramid"
     """pyramid: a small trained encoder beside frozen timm features; unet: the frozen SD UNet's down and mid blocks."""
+    condition_depth: int = Field(2, ge=1)
+    """pyramid: residual blocks per level of the trained encoder."""
     image_encoder: str = "tf_efficientnet_lite0"
     """Frozen timm encoder whose features guide the refiner; empty for none."""
     image_encoder_weights: str = "package:efficientnet-lite0"
@@ -231,8 +233,9 @@ class SamplerConfig(Node):
     spacing: Literal["leading", "trailing"] = "trailing"
     dihedral: bool = True
     """Every sample sees the window under another of the eight dihedral transforms."""
-    margin: float = Field(0.0, ge=0, le=1)
-    """Never worse: the coarse label stays unless the refined one is more probable by this much."""
+    coarse_vote: float = Field(0.0, ge=0)
+    """Never worse: weight of the coarse map's vote beside the refined probabilities; given as ids, a coarse label stays
+    unless another is more probable by this much."""
     seed: int = 0
 
 

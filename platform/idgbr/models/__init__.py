@@ -1,0 +1,1 @@
+"""Networks of both stages, the sampler, and the model folder. Plain PyTorch."""

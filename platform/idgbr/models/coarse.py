@@ -1,0 +1,47 @@
+"""Stage 1: a discriminative backbone that gives the coarse map."""
+
+from __future__ import annotations
+
+import segmentation_models_pytorch as smp
+from torch import Tensor, nn
+
+from idgbr.config.tree import CoarseConfig
+from idgbr.errors import UserError
+from idgbr.models.pretrained import HUB, NONE, load_encoder_weights
+
+
+def build_coarse(config: CoarseConfig, classes: int, bands: int, pretrained: bool = True) -> nn.Module:
+    """Build a segmentation network: (N, bands, H, W) normalised image -> (N, classes, H, W) logits.
+
+    Args:
+        config: Decoder, encoder and weights by name.
+        classes: Number of classes.
+        bands: Number of input bands.
+        pretrained: False skips the encoder's weights, for a network that is about to be loaded.
+
+    Raises:
+        UserError: The decoder, the encoder or its weights do not exist or do not fit.
+    """
+    weights = config.weights if pretrained else NONE
+    try:
+        model = smp.create_model(
+            config.decoder,
+            encoder_name=config.encoder,
+            encoder_weights="imagenet" if weights == HUB else None,
+            in_channels=bands,
+            classes=classes,
+        )
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"coarse.decoder {config.decoder!r} with coarse.encoder {config.encoder!r}: {error}") from error
+    if weights not in (HUB, NONE):
+        load_encoder_weights(getattr(model.encoder, "model", model.encoder), weights, bands)
+    return model
+
+
+def padded_logits(model: nn.Module, image: Tensor) -> Tensor:
+    """Logits of an image of any size: padded to the network's stride of 32 by reflection, then cropped back."""
+    height, width = image.shape[-2:]
+    down, right = -height % 32, -width % 32
+    if down or right:
+        image = nn.functional.pad(image, (0, right, 0, down), mode="replicate")
+    return model(image)[..., :height, :width]

@@ -1,0 +1,83 @@
+"""Label maps as continuous planes, and back.
+
+Method: the label embedding of IDGBR (arXiv 2507.01573); the one-hot form is its small-scale counterpart.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from idgbr import IGNORE
+
+
+class LabelEmbedding(nn.Module):
+    """Class ids or class probabilities to planes in [-1, 1], and noisy planes back to class logits.
+
+    Attributes:
+        classes: Number of classes K.
+        channels: Number of planes C.
+    """
+
+    classes: int
+    channels: int
+
+    def rows(self) -> Tensor:
+        """The embedding of every class, (K, C), in [-1, 1]."""
+        raise NotImplementedError
+
+    def decode(self, planes: Tensor) -> Tensor:
+        """Planes (N, C, H, W) to class logits (N, K, H, W)."""
+        raise NotImplementedError
+
+    def encode(self, ids: Tensor) -> Tensor:
+        """Class ids (N, H, W) to planes (N, C, H, W); ignored pixels become the mean of all classes."""
+        rows = self.rows()
+        table = torch.cat([rows, rows.mean(0, keepdim=True)])
+        ids = ids.long()
+        ids = torch.where(ids == IGNORE, torch.full_like(ids, self.classes), ids)
+        return table[ids].movedim(-1, -3)
+
+    def encode_probabilities(self, probabilities: Tensor) -> Tensor:
+        """Class probabilities (N, K, H, W) to the expected planes (N, C, H, W)."""
+        return torch.einsum("nkhw,kc->nchw", probabilities, self.rows().to(probabilities.dtype))
+
+
+class OneHotEmbedding(LabelEmbedding):
+    """One plane per class, +1 in the class and -1 elsewhere. Nothing to train; decoding is the plane itself."""
+
+    _sharpness = 4.0  # logits of a clean pixel differ by 8: the argmax is what matters, the scale only has to be finite
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = self.channels = classes
+        self.register_buffer("identity", torch.eye(classes), persistent=False)
+
+    identity: Tensor
+
+    def rows(self) -> Tensor:
+        return 2 * self.identity - 1
+
+    def decode(self, planes: Tensor) -> Tensor:
+        return self._sharpness * planes
+
+
+class LearnedEmbedding(LabelEmbedding):
+    """The released embedding: a table K x 3 through a sigmoid, decoded by two 1x1 convolutions.
+
+    Args:
+        classes: Number of classes K.
+        channels: Planes C, 3 so that an image autoencoder takes them.
+    """
+
+    def __init__(self, classes: int, channels: int = 3) -> None:
+        super().__init__()
+        self.classes, self.channels = classes, channels
+        self.table = nn.Embedding(classes, channels)
+        self.decoder = nn.Sequential(nn.Conv2d(channels, 128, 1), nn.ReLU(), nn.Conv2d(128, classes, 1))
+
+    def rows(self) -> Tensor:
+        return self.table.weight.sigmoid() * 2 - 1
+
+    def decode(self, planes: Tensor) -> Tensor:
+        return self.decoder(planes)

@@ -1,0 +1,168 @@
+"""Stage 2: the IDGBR refiner. A denoiser of label latents, guided by an image and a coarse map.
+
+Method: arXiv 2507.01573. The contract: an image and a coarse map (ids or probabilities), and nothing else of whatever
+made the coarse map.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, ConfigMixin, ModelMixin, UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from idgbr.config.tree import RefinerConfig
+from idgbr.models.condition_encoder import FrozenImageEncoder, PyramidConditionEncoder, UNetConditionEncoder
+from idgbr.models.guidance import GuidanceNet, PreparedCondition
+from idgbr.models.label_embedding import LabelEmbedding, LearnedEmbedding, OneHotEmbedding
+from idgbr.models.latent_codec import KlVaeCodec, LosslessCodec
+from idgbr.models.unet_halves import down, up
+
+
+class Refiner(ModelMixin, ConfigMixin):
+    """Denoiser, condition encoder, guidance net, label embedding and latent codec.
+
+    Args:
+        classes: Number of classes K.
+        bands: Image bands B.
+        settings: `RefinerConfig` as a plain dict.
+        pretrained: Load the frozen image encoder's weights; False when the whole is about to be loaded.
+        unet: Configuration of the denoiser in diffusers' terms; default: the small one of `settings`.
+        vae: Configuration of the autoencoder, for the kl-vae codec.
+        prompt_shape: Tokens and width of the constant prompt embedding, for a UNet with cross-attention.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        classes: int,
+        bands: int,
+        settings: dict[str, Any],
+        pretrained: bool = True,
+        unet: dict[str, Any] | None = None,
+        vae: dict[str, Any] | None = None,
+        prompt_shape: list[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = RefinerConfig.model_validate(dict(settings))
+        s = self.settings
+        self.embedding: LabelEmbedding = OneHotEmbedding(classes) if s.embedding == "onehot" else LearnedEmbedding(classes)
+        self.codec = KlVaeCodec(AutoencoderKL.from_config(vae)) if vae else LosslessCodec(s.patch)
+        self.latent_channels = self.codec.channels(self.embedding.channels)
+        self.denoiser = UNet2DConditionModel.from_config(unet or self._small_unet(classes))
+        skips, channels = skip_levels(self.denoiser)
+        grids = [max(1, s.window // self.codec.stride // 2**level) for level in skips]
+        if s.condition_encoder == "unet":
+            self.encoder: nn.Module = UNetConditionEncoder(UNet2DConditionModel.from_config(self.denoiser.config))
+        else:
+            frozen = None
+            if s.image_encoder:
+                frozen = FrozenImageEncoder(
+                    s.image_encoder, s.image_encoder_weights, s.image_encoder_levels, bands, pretrained
+                )
+            widths = list(self.denoiser.config["block_out_channels"])
+            self.encoder = PyramidConditionEncoder(
+                bands, self.latent_channels, self.codec.stride, widths, skips, channels, frozen, s.condition_depth
+            )
+        self.guidance = GuidanceNet(
+            channels, grids, s.guidance_width, s.guidance_heads, s.guidance_layers, s.condition_encoder == "unet"
+        )
+        self.register_buffer("prompt", torch.zeros(1, *prompt_shape) if prompt_shape else None)
+
+    prompt: Tensor | None
+
+    @property
+    def classes(self) -> int:
+        return self.embedding.classes
+
+    def encode_labels(self, labels: Tensor) -> Tensor:
+        """Class ids (N, H, W) or probabilities (N, K, H, W) to latents (N, L, h, w)."""
+        ids = labels.ndim == 3
+        planes = self.embedding.encode(labels) if ids else self.embedding.encode_probabilities(labels)
+        return self.codec.encode(planes)
+
+    def prepare(self, image: Tensor, coarse: Tensor) -> list[PreparedCondition]:
+        """What guides every step, computed once per tile.
+
+        Args:
+            image: (N, B, H, W), normalised.
+            coarse: (N, H, W) class ids or (N, K, H, W) probabilities.
+        """
+        latents = self.codec.encode(image) if isinstance(self.codec, KlVaeCodec) else image
+        prompt = self._prompt(image.shape[0])
+        return self.guidance.prepare(*self.encoder(image, latents, self.encode_labels(coarse), prompt))
+
+    def forward(
+        self,
+        noisy: Tensor,
+        timestep: Tensor,
+        prepared: list[PreparedCondition],
+        previous: Tensor | None = None,
+        guidance: float = 1.0,
+        keep: Tensor | None = None,
+    ) -> Tensor:
+        """The denoiser's prediction, guided.
+
+        Args:
+            noisy: (N, L, h, w) noisy label latents.
+            timestep: (N,) or scalar.
+            prepared: What `prepare` gave.
+            previous: (N, L, h, w) earlier estimate of the clean latents, with self-conditioning; None is zeros.
+            guidance: Classifier-free guidance scale; 1 costs no unguided pass.
+            keep: (N,) 0 or 1, in training: samples at 0 see no guidance.
+
+        Returns:
+            (N, L, h, w), or for `label` prediction (N, K patch^2, h, w) logits.
+        """
+        if self.settings.self_conditioning:
+            noisy = torch.cat([noisy, torch.zeros_like(noisy) if previous is None else previous], 1)
+        prompt = self._prompt(noisy.shape[0])
+        features = down(self.denoiser, noisy, timestep, prompt)
+        residuals = self.guidance(features.all(), prepared)
+        if keep is not None:
+            residuals = [residual * keep.view(-1, 1, 1, 1).to(residual.dtype) for residual in residuals]
+        guided = up(self.denoiser, features, residuals, prompt)
+        if guidance == 1.0:
+            return guided
+        plain = up(self.denoiser, features, None, prompt)
+        return plain + guidance * (guided - plain)
+
+    def label_logits(self, output: Tensor) -> Tensor:
+        """`label` prediction: latent-grid logits to pixels, (N, K, H, W)."""
+        return nn.functional.pixel_shuffle(output, self.codec.stride)
+
+    def _prompt(self, batch: int) -> Tensor | None:
+        return None if self.prompt is None else self.prompt.expand(batch, -1, -1)
+
+    def _small_unet(self, classes: int) -> dict[str, Any]:
+        s = self.settings
+        outputs = classes * s.patch**2 if s.prediction == "label" else self.latent_channels
+        levels = len(s.channels)
+        return {
+            "sample_size": s.window // s.patch,
+            "in_channels": self.latent_channels * (2 if s.self_conditioning else 1),
+            "out_channels": outputs,
+            "block_out_channels": list(s.channels),
+            "layers_per_block": s.layers_per_block,
+            "down_block_types": ["DownBlock2D"] * levels,
+            "up_block_types": ["UpBlock2D"] * levels,
+            "mid_block_type": "UNetMidBlock2D",
+            "attention_head_dim": s.attention_head_dim,
+            "norm_num_groups": 16,
+        }
+
+
+def skip_levels(unet: UNet2DConditionModel) -> tuple[list[int], list[int]]:
+    """Level (halvings of the grid) and channels of every skip connection, then of mid."""
+    widths = list(unet.config["block_out_channels"])
+    layers = unet.config["layers_per_block"]
+    levels, channels = [0], [widths[0]]
+    for level, width in enumerate(widths):
+        levels += [level] * layers
+        channels += [width] * layers
+        if level + 1 < len(widths):
+            levels.append(level + 1)
+            channels.append(width)
+    return [*levels, len(widths) - 1], [*channels, widths[-1]]
