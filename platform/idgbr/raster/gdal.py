@@ -1,0 +1,108 @@
+"""How GDAL is asked: its settings, addresses of files, and a small cache of open datasets."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.session import DummySession
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
+"""What rasterio raises when a file is at fault; some of GDAL's own errors leak through it."""
+
+REMOTE = {"s3://": "/vsis3/", "gs://": "/vsigs/", "https://": "/vsicurl/https://", "http://": "/vsicurl/http://"}
+
+_OPEN_DATASETS = 8
+"""Handles kept per thread: neighbouring windows of a few scenes, not a folder of chips."""
+
+_local = threading.local()
+
+
+def gdal_path(uri: str) -> str:
+    """The name GDAL knows a file by: s3:// and gs:// through their virtual file systems, local paths as they are."""
+    for scheme, prefix in REMOTE.items():
+        if uri.startswith(scheme):
+            return prefix + uri[len(scheme) :]
+    return uri.removeprefix("file://")
+
+
+def is_remote(uri: str) -> bool:
+    return uri.startswith(tuple(REMOTE)) or uri.startswith("/vsi")
+
+
+def s3_endpoint() -> str | None:
+    """Endpoint of an S3 service other than Amazon's, with its scheme, from the variables GDAL or the AWS tools read."""
+    ours = os.environ.get("AWS_S3_ENDPOINT")
+    if ours and "://" not in ours:
+        secure = os.environ.get("AWS_HTTPS", "YES").upper() not in ("NO", "FALSE", "OFF", "0")
+        return f"{'https' if secure else 'http'}://{ours}"
+    return ours or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def _options(uri: str) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "GDAL_NUM_THREADS": 1,
+        "GDAL_CACHEMAX": 32,
+        # A bucket must not be listed for every file opened. On a local disk side-cars (world files, masks, external
+        # overviews) are looked up by name, which costs nothing and keeps their georeference.
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR" if is_remote(uri) else "TRUE",
+        "GDAL_PAM_ENABLED": not is_remote(uri),
+    }
+    endpoint = s3_endpoint()
+    if uri.startswith("s3://") and endpoint:
+        scheme, _, host = endpoint.rstrip("/").partition("://")
+        options |= {"AWS_S3_ENDPOINT": host, "AWS_HTTPS": scheme == "https", "AWS_VIRTUAL_HOSTING": False}
+    return options
+
+
+@contextmanager
+def gdal_env(uri: str = "") -> Iterator[None]:
+    """GDAL's settings for reading or writing `uri`: one thread, a small block cache, no listing of buckets.
+
+    GDAL finds credentials by itself (environment, profiles, instance roles), hence no session of rasterio's.
+    """
+    with rasterio.Env(session=DummySession(), **_options(uri)):
+        yield
+
+
+def open_quietly(uri: str, **options: Any) -> Any:
+    """rasterio.open without its warning about files that have no georeference, which are welcome here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(gdal_path(uri), **options)
+
+
+def cached_dataset(key: Hashable, opener: Callable[[], Any]) -> Any:
+    """The open dataset of `key`, opened by `opener` unless this thread of this process still holds it.
+
+    GDAL handles belong to one thread and do not survive a fork, hence one cache for each.
+    """
+    if getattr(_local, "pid", None) != os.getpid():
+        _local.pid, _local.datasets = os.getpid(), OrderedDict()
+    datasets: OrderedDict[Hashable, Any] = _local.datasets
+    if key in datasets:
+        datasets.move_to_end(key)
+        return datasets[key]
+    dataset = datasets[key] = opener()
+    while len(datasets) > _OPEN_DATASETS:
+        datasets.popitem(last=False)[1].close()
+    return dataset
+
+
+def version_of(uri: str) -> tuple[int, int]:
+    """Modification time and size of a local file, so that a rewritten file is opened anew; zeros for remote ones."""
+    if is_remote(uri):
+        return (0, 0)
+    try:
+        status = os.stat(gdal_path(uri))
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_size)

@@ -1,0 +1,102 @@
+"""From patterns to files: what a person names on the command line or in a config."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from idgbr.errors import UserError
+from idgbr.raster.gdal import s3_endpoint
+
+IMAGE_SUFFIXES = (".tif", ".tiff", ".vrt", ".png", ".jpg", ".jpeg", ".jp2", ".img")
+VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
+
+_MAGIC = "*?["
+
+
+def expand(patterns: Iterable[str], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[str]:
+    """Files named by files, folders and globs, local or in buckets.
+
+    Args:
+        patterns: a file as it is; a folder (its files with one of `suffixes`, not those of its subfolders); or a glob,
+            in which ** reaches into subfolders. Local paths, s3:// or gs://.
+        suffixes: which files of a folder count.
+
+    Returns:
+        Sorted, each file once.
+
+    Raises:
+        UserError: a pattern names nothing.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        files = _bucket_files(pattern, suffixes) if "://" in pattern else _local_files(pattern, suffixes)
+        if not files:
+            what = (
+                "no file matches" if any(c in pattern for c in _MAGIC) else "no such file, or a folder without images"
+            )
+            raise UserError(
+                f"{pattern}: {what}. Expected files ending in {', '.join(suffixes)}; check path and spelling."
+            )
+        found.update(files)
+    if not found:
+        raise UserError("no input files were named. Expected files, folders or globs.")
+    return sorted(found)
+
+
+def _local_files(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
+    path = os.path.expanduser(pattern.removeprefix("file://"))
+    if os.path.isdir(path):
+        names = (os.path.join(path, name) for name in os.listdir(path))
+        return [name for name in names if name.lower().endswith(suffixes) and os.path.isfile(name)]
+    if os.path.exists(path):
+        return [path]
+    return [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
+
+
+def _bucket_files(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Listing is the one thing rasterio cannot do in a bucket; Arrow's file systems can."""
+    scheme, _, path = pattern.partition("://")
+    if scheme not in ("s3", "gs"):
+        return [pattern]
+    from pyarrow import fs
+
+    listed = path[: min(path.index(c) for c in _MAGIC if c in path)].rpartition("/")[0] if _is_glob(path) else path
+    try:
+        system = _s3() if scheme == "s3" else fs.GcsFileSystem()
+        if not _is_glob(path) and system.get_file_info(path).type == fs.FileType.File:
+            return [pattern]
+        selector = fs.FileSelector(listed.rstrip("/"), recursive="**" in path or "/" in path[len(listed) + 1 :])
+        names = [info.path for info in system.get_file_info(selector) if info.type == fs.FileType.File]
+    except OSError as error:
+        raise UserError(
+            f"{pattern}: cannot be listed ({' '.join(str(error).split())[:300]}). Check the bucket's name, the "
+            "credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION) and, for a service of your own, "
+            "AWS_S3_ENDPOINT."
+        ) from error
+    if _is_glob(path):
+        return [f"{scheme}://{name}" for name in names if _matches(name, path)]
+    return [f"{scheme}://{name}" for name in names if name.lower().endswith(suffixes)]
+
+
+def _is_glob(path: str) -> bool:
+    return any(c in path for c in _MAGIC)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Shell matching, in which * stays inside a folder and ** does not."""
+    if "**" in pattern:
+        return fnmatch.fnmatchcase(name, pattern.replace("**/", "*"))
+    ours, theirs = name.split("/"), pattern.split("/")
+    return len(ours) == len(theirs) and all(map(fnmatch.fnmatchcase, ours, theirs))
+
+
+def _s3() -> Any:
+    from pyarrow import fs
+
+    anonymous = os.environ.get("AWS_NO_SIGN_REQUEST", "").upper() in ("YES", "TRUE", "1")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return fs.S3FileSystem(endpoint_override=s3_endpoint(), region=region, anonymous=anonymous)

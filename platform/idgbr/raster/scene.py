@@ -1,0 +1,197 @@
+"""A scene: the address of a raster, or of a rectangle of it, and how to read windows of it anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from idgbr.errors import UserError
+from idgbr.raster.gdal import cached_dataset, gdal_env, version_of
+from idgbr.raster.grid import Grid, Window
+from idgbr.raster.source import Source
+
+_PROBE = 64
+_BIG = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class SceneProfile:
+    """What a scene's file is like.
+
+    Attributes:
+        driver: GDAL's name of the format.
+        dtype: dtype of the bands that are read.
+        bands: names of all bands of the file, in order.
+        selected: 1-based indices of the bands that are read.
+        height: rows of the file.
+        width: columns of the file.
+        block: rows and columns of a block, the least that a read decodes.
+        nodata: value of pixels without data, None when there is none.
+        gsd: ground sample distance of the file in metres, None when unknown.
+        overviews: their factors.
+    """
+
+    driver: str
+    dtype: str
+    bands: tuple[str, ...]
+    selected: tuple[int, ...]
+    height: int
+    width: int
+    block: tuple[int, int]
+    nodata: float | None
+    gsd: float | None
+    overviews: tuple[int, ...]
+
+    @property
+    def tiled(self) -> bool:
+        """Whether a window can be read without decoding whole rows of the file."""
+        return self.block[1] < self.width or self.height * self.width <= self.block[0] * self.block[1]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the pixels of all bands, decoded."""
+        return self.height * self.width * len(self.bands) * np.dtype(self.dtype).itemsize
+
+    @property
+    def slow(self) -> bool:
+        """Whether windows are slow to read: a big file without tiles, which deserves a warning or a tiled copy."""
+        return not self.tiled and self.bytes > _BIG
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A raster, or a rectangle of one, that can be read by windows in any process.
+
+    Nothing but the address is held, so a scene can be pickled, hashed and compared; files are opened on demand and a
+    few are kept open per thread.
+
+    Attributes:
+        uri: local path, s3:// or gs://, or a path of a GDAL virtual file system.
+        bands: 1-based indices or band names, in the order wanted; empty for all but alpha.
+        nodata: overrides the file's nodata value.
+        window: the rectangle, in pixels of the (resampled) file; None for all of it.
+        gsd: ground sample distance in metres, overrides the file's.
+        resample_to: ground sample distance to read at; None reads the file's own pixels.
+        nearest: resample class ids, which must not be averaged.
+    """
+
+    uri: str
+    bands: tuple[int | str, ...] = ()
+    nodata: float | None = None
+    window: Window | None = None
+    gsd: float | None = None
+    resample_to: float | None = None
+    nearest: bool = False
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Row and column of the scene's first pixel in its (resampled) file: what ground-anchored noise counts from."""
+        return (self.window.row, self.window.col) if self.window else (0, 0)
+
+    def crop(self, window: Window) -> Scene:
+        """The scene of a window of this one; it may stick out."""
+        return replace(self, window=window.shift(*self.origin))
+
+    def whole(self) -> Scene:
+        """The scene of all of the file, at its own resolution."""
+        return replace(self, window=None, resample_to=None)
+
+    def grid(self) -> Grid:
+        """Size and georeference of the rectangle, after resampling."""
+        with gdal_env(self.uri):
+            grid = self._source().grid
+        return grid.crop(self.window) if self.window else grid
+
+    def resolution(self) -> float | None:
+        """Ground sample distance in metres of what `read` returns; None when neither file nor caller knows."""
+        if self.resample_to is not None:
+            return self.resample_to
+        return self.gsd if self.gsd is not None else self.grid().gsd
+
+    def profile(self) -> SceneProfile:
+        """What the file is like; no pixels are read."""
+        with gdal_env(self.uri):
+            source = self._source()
+            selected, file = source.indexes(self.bands), source.file
+            return SceneProfile(
+                driver=file.driver,
+                dtype=np.result_type(*(file.dtypes[i - 1] for i in selected)).name,
+                bands=tuple(source.band_names()),
+                selected=tuple(selected),
+                height=file.height,
+                width=file.width,
+                block=tuple(file.block_shapes[0]),
+                nodata=source.nodata,
+                gsd=self.gsd if self.gsd is not None else source.native.gsd,
+                overviews=tuple(file.overviews(1)),
+            )
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of a window, which may stick out of the scene.
+
+        Args:
+            window: in pixels of this scene, (0, 0) being its upper left.
+
+        Returns:
+            Pixels (B, H, W) in the file's dtype and their validity (H, W) bool. Pixels outside of the scene are 0 and
+            invalid, as are NaN and infinity; nodata pixels keep their value and are invalid.
+
+        Raises:
+            UserError: the file is missing, unreadable or damaged, or has no such band.
+        """
+        with gdal_env(self.uri):
+            source = self._source()
+            indexes = source.indexes(self.bands)
+            rectangle = self.window or source.grid.window
+            wanted = window.shift(rectangle.row, rectangle.col)
+            inside = wanted.intersect(rectangle)
+            inside = inside and inside.intersect(source.grid.window)
+            if inside == wanted:
+                return source.read(wanted, indexes)
+            dtype = np.result_type(*(source.file.dtypes[i - 1] for i in indexes))
+            pixels = np.zeros((len(indexes), window.height, window.width), dtype=dtype)
+            valid = np.zeros((window.height, window.width), dtype=bool)
+            if inside is not None:
+                rows, cols = inside.slices((wanted.row, wanted.col))
+                pixels[:, rows, cols], valid[rows, cols] = source.read(inside, indexes)
+            return pixels, valid
+
+    def check(self) -> None:
+        """Opens the scene and reads a little of it, so that bad input is refused before any work starts.
+
+        Corners, edges and centre are read, the places where a cut-off file ends among them. The whole scene is read
+        only where none of these holds a valid pixel.
+
+        Raises:
+            UserError: missing, not a raster, truncated, no such band, or not one valid pixel.
+        """
+        grid = self.grid()
+        height, width = min(_PROBE, grid.height), min(_PROBE, grid.width)
+        rows = sorted({0, (grid.height - height) // 2, grid.height - height})
+        cols = sorted({0, (grid.width - width) // 2, grid.width - width})
+        probes = [self.read(Window(row, col, height, width))[1].any() for row in rows for col in cols]
+        if any(probes) or any(self.read(tile)[1].any() for tile in grid.window.tiles(1024)):
+            return
+        nodata = self.profile().nodata
+        raise UserError(
+            f"{self.uri}: not one valid pixel in {grid.height} x {grid.width} px; all are nodata ({nodata}), masked, "
+            "transparent or not finite. Expected imagery; remove the file, or set data.nodata if the value is wrong."
+        )
+
+    def _source(self) -> Source:
+        key = (self.uri, self.nodata, self.gsd, self.resample_to, self.nearest, version_of(self.uri))
+        return cached_dataset(key, self._open)
+
+    def _open(self) -> Source:
+        if self.resample_to is None:
+            return Source(self.uri, self.nodata, None, self.nearest)
+        plain = Source(self.uri, self.nodata, None, self.nearest)
+        gsd = self.gsd if self.gsd is not None else plain.native.gsd
+        plain.close()
+        if gsd is None:
+            raise UserError(
+                f"{self.uri}: no ground sample distance in the file (no CRS), so it cannot be resampled to "
+                f"{self.resample_to} m. Set data.gsd to the image's pixel size in metres."
+            )
+        return Source(self.uri, self.nodata, self.resample_to / gsd, self.nearest)
