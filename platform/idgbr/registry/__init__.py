@@ -1,0 +1,1 @@
+"""MLflow as the platform's memory: tracked runs, model versions, aliases."""

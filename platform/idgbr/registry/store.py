@@ -1,0 +1,59 @@
+"""Where runs and models are kept, by addresses that mean the same in every process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from idgbr.errors import UserError
+
+_SQLITE = "sqlite:///"
+
+
+def absolute_uri(uri: str) -> str:
+    """The store's address with a relative SQLite path made absolute against the working directory.
+
+    A worker's working directory is another one than the driver's: only absolute addresses may travel.
+
+    Raises:
+        UserError: A plain folder is named; MLflow 3 no longer keeps runs in folders.
+    """
+    if uri.startswith(_SQLITE):
+        return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).resolve()}"
+    if "://" not in uri or uri.startswith("file:"):
+        raise UserError(
+            f"tracking.uri: found {uri!r}, a folder; expected a database such as sqlite:///mlflow.db, or the address "
+            "of an MLflow server such as http://host:5000"
+        )
+    return uri
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of the store; registry and runs share it.
+
+    Raises:
+        UserError: See `absolute_uri`.
+    """
+    uri = absolute_uri(uri)
+    if uri.startswith(_SQLITE):
+        Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+    """The experiment's id; made if it is new, its artifacts beside a SQLite database wherever the process started."""
+    if found := client.get_experiment_by_name(name):
+        return found.experiment_id
+    uri = absolute_uri(uri)
+    location = None
+    if uri.startswith(_SQLITE):
+        location = (Path(uri.removeprefix(_SQLITE)).parent / "mlartifacts" / name).as_uri()
+    try:
+        return client.create_experiment(name, artifact_location=location)
+    except MlflowException:
+        # Another process was quicker.
+        if found := client.get_experiment_by_name(name):
+            return found.experiment_id
+        raise
