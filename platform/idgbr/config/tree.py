@@ -220,6 +220,10 @@ class RefinerConfig(Node):
     train_timesteps: int = Field(1000, ge=2)
     timestep_sampling: Literal["uniform", "cubic"] = "cubic"
     """cubic: t = (1 - u^3) T favours noisy steps."""
+    boundary_weight: float = Field(0.0, ge=0)
+    """label prediction: extra weight of pixels near a label boundary in the loss."""
+    boundary_reach: int = Field(3, ge=1)
+    """How near, in pixels."""
     condition_dropout: Unit = 0.0
     """Share of training samples that see no guidance, for guidance scales other than 1."""
 

@@ -1,0 +1,1 @@
+"""The one two-stage predictor that every executor calls."""

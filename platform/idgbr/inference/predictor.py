@@ -1,0 +1,153 @@
+"""Predict a batch of windows: the one place where both stages run, called by jobs and by Serve alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from idgbr import IGNORE
+from idgbr.config.tree import Precision, SamplerConfig
+from idgbr.errors import UserError
+from idgbr.models.coarse import padded_logits
+from idgbr.models.package import load_model
+from idgbr.models.sampler import OnStep, one_hot, sample
+
+Part = Literal["coarse", "refiner"]
+
+
+@dataclass(frozen=True)
+class RefinedBatch:
+    """Refined windows.
+
+    Attributes:
+        probabilities: (N, K, H, W) float32, the coarse map's vote included.
+        uncertainty: (N, H, W) float32 in 0..1.
+    """
+
+    probabilities: NDArray[np.float32]
+    uncertainty: NDArray[np.float32]
+
+
+class Predictor:
+    """A loaded model folder that turns windows into class probabilities.
+
+    Args:
+        folder: Model folder.
+        device: torch device.
+        precision: fp32, bf16 or fp16 arithmetic; default: the model's own.
+        threads: torch threads of this process; None leaves them.
+        parts: Which stages to load.
+
+    Raises:
+        UserError: The folder is no model, or lacks a part.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        device: str = "cpu",
+        precision: Precision | None = None,
+        threads: int | None = 1,
+        parts: Sequence[Part] = ("coarse", "refiner"),
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.device = torch.device(device)
+        model = load_model(folder, parts)
+        self.spec = model.spec
+        self.coarse_model = None if model.coarse is None else model.coarse.to(self.device).eval()
+        self.refiner = None if model.refiner is None else model.refiner.to(self.device).eval()
+        self.precision: Precision = precision or self.spec.inference.precision
+
+    @torch.inference_mode()
+    def coarse(self, images: NDArray, valid: NDArray) -> NDArray[np.float32]:
+        """Class probabilities of stage 1, (N, K, H, W).
+
+        Args:
+            images: (N, B, H, W) in the imagery's own dtype.
+            valid: (N, H, W) bool.
+        """
+        if self.coarse_model is None:
+            raise UserError("this model has no stage 1: give a coarse map")
+        with self._autocast():
+            logits = padded_logits(self.coarse_model, self._normalised(images, valid))
+        return logits.float().softmax(1).cpu().numpy()
+
+    @torch.inference_mode()
+    def refine(
+        self,
+        images: NDArray,
+        valid: NDArray,
+        coarse: NDArray,
+        origins: NDArray,
+        sampler: SamplerConfig | None = None,
+        on_step: OnStep | None = None,
+    ) -> RefinedBatch:
+        """Refined class probabilities.
+
+        Args:
+            images: (N, B, H, W) in the imagery's own dtype.
+            valid: (N, H, W) bool.
+            coarse: (N, H, W) uint8 class ids, or (N, K, H, W) probabilities in 0..1.
+            origins: (N, 2) absolute scene row and column of each window's first pixel.
+            sampler: Steps, samples and the rest; default: the model's own.
+            on_step: Progress, see `models.sampler.OnStep`.
+
+        Raises:
+            UserError: the coarse map holds a class id the model does not know.
+        """
+        if self.refiner is None:
+            raise UserError("this model has no stage 2")
+        height, width = images.shape[-2:]
+        image = self._padded(self._normalised(images, valid))
+        given = self._padded(self._coarse_tensor(coarse))
+        origin = torch.from_numpy(np.array(origins, np.int64)).to(self.device)
+        with self._autocast():
+            refined = sample(self.refiner, image, given, origin, sampler or self.spec.sampler, on_step)
+        return RefinedBatch(
+            refined.probabilities[..., :height, :width].float().cpu().numpy(),
+            refined.uncertainty[..., :height, :width].float().cpu().numpy(),
+        )
+
+    def _coarse_tensor(self, coarse: NDArray) -> Tensor:
+        assert self.refiner is not None
+        classes = self.refiner.classes
+        probabilities = self.spec.refiner.coarse_input == "probabilities"
+        if coarse.ndim == 4:
+            given = torch.from_numpy(np.array(coarse, np.float32)).to(self.device)
+            return given if probabilities else given.argmax(1)
+        wrong = np.setdiff1d(np.unique(coarse), [*range(classes), IGNORE])
+        if wrong.size:
+            raise UserError(
+                f"coarse map: class id {int(wrong[0])} is unknown; the model has ids 0..{classes - 1} "
+                f"({', '.join(c.name for c in self.spec.classes)}), {IGNORE} is nodata"
+            )
+        ids = torch.from_numpy(np.array(coarse, np.int64)).to(self.device)
+        return one_hot(ids, classes) if probabilities else ids
+
+    def _normalised(self, images: NDArray, valid: NDArray) -> Tensor:
+        return torch.from_numpy(self.spec.normalisation.apply(images, valid)).to(self.device)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """Grown to a multiple of the refiner's coarsest grid; the far edge is repeated."""
+        assert self.refiner is not None
+        multiple = self.refiner.codec.stride * 2 ** (len(self.spec.refiner.channels) - 1)
+        height, width = x.shape[-2:]
+        down, right = -height % multiple, -width % multiple
+        if not (down or right):
+            return x
+        planes = x if x.ndim == 4 else x.unsqueeze(1).float()
+        planes = functional.pad(planes, (0, right, 0, down), mode="replicate")
+        return planes if x.ndim == 4 else planes.squeeze(1).to(x.dtype)
+
+    def _autocast(self) -> torch.autocast:
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)

@@ -1,0 +1,170 @@
+"""A model is a folder: coarse/, refiner/ (safetensors) and model.json. Jobs, Serve and the registry load just that."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from idgbr.config.tree import ClassSpec, CoarseConfig, InferenceConfig, RefinerConfig, SamplerConfig
+from idgbr.datasets.normalisation import Normalisation
+from idgbr.errors import UserError
+from idgbr.models.coarse import build_coarse
+from idgbr.models.refiner import Refiner
+
+FORMAT_VERSION = 1
+SPEC_FILE = "model.json"
+SAMPLE_FILE = "sample.npz"
+_WEIGHTS = "model.safetensors"
+
+
+class ModelSpec(BaseModel):
+    """Everything about a model that is not a weight."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    classes: list[ClassSpec]
+    bands: list[int | str]
+    gsd: float | None
+    """Ground sample distance of the training imagery, metres per pixel."""
+    normalisation: Normalisation
+    inference: InferenceConfig
+    sampler: SamplerConfig
+    coarse: CoarseConfig | None
+    refiner: RefinerConfig | None
+    metrics: dict[str, float] = {}
+    """Figures on the test split."""
+    provenance: dict[str, str] = {}
+    """Data fingerprint, git commit, run and package versions."""
+
+
+@dataclass
+class LoadedModel:
+    """A model folder in memory; a part that was not asked for is None."""
+
+    spec: ModelSpec
+    coarse: nn.Module | None
+    refiner: Refiner | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A small input and the map the model made of it: the model's own smoke test.
+
+    Attributes:
+        image: (B, H, W) in the imagery's dtype.
+        expected: (H, W) uint8 class ids at the sampler's defaults, origin (0, 0).
+    """
+
+    image: NDArray
+    expected: NDArray[np.uint8]
+
+
+def save_model(
+    folder: str | Path,
+    spec: ModelSpec,
+    coarse: nn.Module | None,
+    refiner: Refiner | None,
+    sample: Sample | None = None,
+) -> Path:
+    """Write a model folder, at once or not at all; an existing one is replaced.
+
+    Returns:
+        The folder.
+    """
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        made = Path(scratch) / "model"
+        made.mkdir()
+        for name, part in (("coarse", coarse), ("refiner", refiner)):
+            if part is not None:
+                (made / name).mkdir()
+                state = {k: v.detach().cpu().contiguous() for k, v in part.state_dict().items()}
+                save_file(state, made / name / _WEIGHTS)
+        if sample is not None:
+            np.savez_compressed(made / SAMPLE_FILE, image=sample.image, expected=sample.expected)
+        (made / SPEC_FILE).write_text(spec.model_dump_json(indent=1))
+        shutil.rmtree(target, ignore_errors=True)
+        made.rename(target)
+    return target
+
+
+def load_spec(folder: str | Path) -> ModelSpec:
+    """Read model.json.
+
+    Raises:
+        UserError: it is missing, or not of a format this version reads.
+    """
+    path = Path(folder) / SPEC_FILE
+    if not path.is_file():
+        raise UserError(f"{folder}: not a model folder, there is no {SPEC_FILE}. Expected what a training job wrote")
+    try:
+        return ModelSpec.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise UserError(f"{path}: not a model description this version reads ({error.errors()[0]['msg']})") from error
+
+
+def load_model(folder: str | Path, parts: Sequence[str] = ("coarse", "refiner")) -> LoadedModel:
+    """Load a model folder, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: it is no model folder, or its weights are damaged or belong to another model.
+    """
+    spec = load_spec(folder)
+    bands = len(spec.normalisation.mean)
+    coarse: nn.Module | None = None
+    refiner: Refiner | None = None
+    if "coarse" in parts and spec.coarse is not None:
+        coarse = build_coarse(spec.coarse, len(spec.classes), bands, pretrained=False)
+        _fill(coarse, load_part(folder, "coarse"), folder, "coarse")
+    if "refiner" in parts and spec.refiner is not None:
+        refiner = Refiner(len(spec.classes), bands, spec.refiner.model_dump(), pretrained=False)
+        _fill(refiner, load_part(folder, "refiner"), folder, "refiner")
+    return LoadedModel(spec, coarse.eval() if coarse else None, refiner.eval() if refiner else None)
+
+
+def load_part(source: str | Path, part: str) -> dict[str, Tensor]:
+    """Weights of one part: from a model folder, or from a torch file of a state dict.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = Path(source)
+    file = path / part / _WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{source}: no weights of the {part} stage there. Expected a model folder or a file of weights")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{file}: damaged weights ({error}). Fetch or train the model again") from error
+
+
+def load_sample(folder: str | Path) -> Sample | None:
+    """The sample that travels with the model, if any."""
+    path = Path(folder) / SAMPLE_FILE
+    if not path.is_file():
+        return None
+    with np.load(path) as arrays:
+        return Sample(arrays["image"], arrays["expected"])
+
+
+def _fill(module: nn.Module, state: dict[str, Any], folder: str | Path, part: str) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{folder}/{part}: the weights do not fit model.json ({str(error).splitlines()[-1]})") from error

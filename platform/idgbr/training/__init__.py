@@ -1,0 +1,1 @@
+"""Losses and training tasks of both stages, as plain PyTorch."""

@@ -1,0 +1,52 @@
+"""Losses as sums and weights, so that a global mean is exact however a batch is shared; ignored pixels never count."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from idgbr import IGNORE
+
+
+def cross_entropy_sum(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Summed cross-entropy and the number of pixels that count.
+
+    Args:
+        logits: (N, K, H, W).
+        label: (N, H, W) class ids, IGNORE where there is none.
+        weight: (N, H, W) weight per pixel; default 1.
+    """
+    loss = functional.cross_entropy(logits.float(), label, ignore_index=IGNORE, reduction="none")
+    counts = (label != IGNORE).to(loss.dtype)
+    if weight is not None:
+        counts = counts * weight
+    return (loss * counts).sum(), counts.sum()
+
+
+def dice(logits: Tensor, label: Tensor) -> Tensor:
+    """Soft Dice loss in 0..1, mean over the classes present; 0 where no pixel counts.
+
+    Args:
+        logits: (N, K, H, W).
+        label: (N, H, W) class ids, IGNORE where there is none.
+    """
+    valid = label != IGNORE
+    probabilities = logits.float().softmax(1) * valid.unsqueeze(1)
+    truth = functional.one_hot(label.masked_fill(~valid, 0), logits.shape[1]).movedim(-1, 1) * valid.unsqueeze(1)
+    overlap = (probabilities * truth).sum((0, 2, 3))
+    size = (probabilities + truth).sum((0, 2, 3))
+    present = truth.sum((0, 2, 3)) > 0
+    share = 1 - 2 * overlap / size.clamp(min=1e-6)
+    return (share * present).sum() / present.sum().clamp(min=1)
+
+
+def near_boundary(label: Tensor, reach: int) -> Tensor:
+    """Pixels within `reach` of a change of label, (N, H, W) bool; a change to or from IGNORE is none."""
+    size = 2 * reach + 1
+    planes = label.float().unsqueeze(1)
+    low = torch.where(planes == IGNORE, torch.inf, planes)
+    high = torch.where(planes == IGNORE, -torch.inf, planes)
+    highest = functional.max_pool2d(high, size, 1, reach)
+    lowest = -functional.max_pool2d(-low, size, 1, reach)
+    return (highest > lowest).squeeze(1)

@@ -1,0 +1,133 @@
+"""Stage 2: denoise label latents under the guidance of image and coarse map.
+
+Method: arXiv 2507.01573; the `label` prediction and self-conditioning are the small scale's recipe.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idgbr import IGNORE
+from idgbr.config.tree import Experiment, RefinerConfig
+from idgbr.datasets.normalisation import Normalisation
+from idgbr.models.package import load_part
+from idgbr.models.refiner import Refiner
+from idgbr.models.sampler import build_schedule, sample
+from idgbr.training.losses import cross_entropy_sum, near_boundary
+from idgbr.training.task import Batch, confusion_counts, load_matching
+
+
+class RefinerTask:
+    """Trains the refiner on image, coarse map and label.
+
+    Args:
+        config: The experiment.
+        bands: Image bands.
+        normalisation: Unused here; batches come normalised.
+        init: Model folder, or file of weights, to start from.
+    """
+
+    def __init__(self, config: Experiment, bands: int, normalisation: Normalisation, init: str | None = None) -> None:
+        self.settings: RefinerConfig = config.refiner
+        # A measurement ranks checkpoints of one run: one sample says enough, and costs a fraction.
+        self.sampler = config.sampler.model_copy(update={"samples": 1, "dihedral": False})
+        self.classes = len(config.data.classes)
+        self.model = Refiner(self.classes, bands, self.settings.model_dump(), pretrained=init is None)
+        if init is not None:
+            load_matching(self.model, load_part(init, "refiner"), init)
+        self.alphas = build_schedule(self.settings).alphas_cumprod
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss of one noise level per sample, summed over the pixels that count.
+
+        Timestep, noise and dropout of a sample come from its own seed: any batch, worker or machine draws the same.
+        """
+        label, coarse = batch["label"], coarse_input(batch["coarse"], self.settings)
+        clean = self.model.encode_labels(label)
+        timestep, noise, unit = self._random(batch["seed"], clean)
+        noisy = self._diffuse(clean, noise, timestep)
+        prepared = self.model.prepare(batch["image"], coarse)
+        keep = (unit[:, 0] >= self.settings.condition_dropout).float() if self.settings.condition_dropout else None
+        previous = self._previous(noisy, timestep, prepared, keep, unit[:, 1])
+        output = self.model(noisy, timestep, prepared, previous, keep=keep)
+        if self.settings.prediction == "label":
+            weight = None
+            if self.settings.boundary_weight:
+                weight = 1 + self.settings.boundary_weight * near_boundary(label, self.settings.boundary_reach).float()
+            return cross_entropy_sum(self.model.label_logits(output), label, weight)
+        return self._squared_error(output, clean, noise, timestep, label)
+
+    @torch.no_grad()
+    def measure(self, batch: Batch) -> Tensor:
+        """Confusion counts of the sampled map."""
+        origins = torch.stack([batch["row"], batch["col"]], 1)
+        refined = sample(self.model, batch["image"], coarse_input(batch["coarse"], self.settings), origins, self.sampler)
+        return confusion_counts(refined.probabilities.argmax(1), batch["label"], self.classes)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state)
+
+    def _random(self, seeds: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Timestep (N,), noise as `like` and two uniform numbers per sample (N, 2), each from the sample's seed."""
+        steps = self.settings.train_timesteps
+        timesteps, noises, units = [], [], []
+        for seed in seeds.tolist():
+            generator = torch.Generator().manual_seed(seed)
+            u = torch.rand(3, generator=generator)
+            share = 1 - u[0] ** 3 if self.settings.timestep_sampling == "cubic" else u[0]
+            timesteps.append(int((share * steps).clamp(max=steps - 1)))
+            units.append(u[1:])
+            noises.append(torch.randn(like.shape[1:], generator=generator))
+        to = {"device": like.device}
+        return torch.tensor(timesteps, **to), torch.stack(noises).to(like), torch.stack(units).to(**to)
+
+    def _diffuse(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        alpha = self.alphas.to(clean.device)[timestep].view(-1, 1, 1, 1).to(clean.dtype)
+        return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+
+    def _previous(self, noisy: Tensor, timestep: Tensor, prepared: Any, keep: Tensor | None, unit: Tensor) -> Any:
+        """Self-conditioning: half of the samples see the estimate of a first pass, which gets no gradient."""
+        if not self.settings.self_conditioning:
+            return None
+        with torch.no_grad():
+            output = self.model(noisy, timestep, prepared, None, keep=keep)
+            estimate = self._clean(output, noisy, timestep)
+        return estimate * (unit < 0.5).view(-1, 1, 1, 1).to(estimate.dtype)
+
+    def _clean(self, output: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
+        """The clean latents a prediction stands for."""
+        kind = self.settings.prediction
+        if kind == "label":
+            return self.model.encode_labels(self.model.label_logits(output.float()).softmax(1))
+        if kind == "sample":
+            return output
+        alpha = self.alphas.to(noisy.device)[timestep].view(-1, 1, 1, 1).to(noisy.dtype)
+        if kind == "v":
+            return alpha.sqrt() * noisy - (1 - alpha).sqrt() * output
+        return (noisy - (1 - alpha).sqrt() * output) / alpha.sqrt()
+
+    def _squared_error(
+        self, output: Tensor, clean: Tensor, noise: Tensor, timestep: Tensor, label: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mean squared error of the predicted quantity, over latent cells that hold a labelled pixel."""
+        alpha = self.alphas.to(clean.device)[timestep].view(-1, 1, 1, 1).to(clean.dtype)
+        target = {
+            "epsilon": lambda: noise,
+            "v": lambda: alpha.sqrt() * noise - (1 - alpha).sqrt() * clean,
+            "sample": lambda: clean,
+        }[self.settings.prediction]()
+        stride = self.model.codec.stride
+        cells = torch.nn.functional.avg_pool2d((label != IGNORE).float().unsqueeze(1), stride)
+        error = (output.float() - target.float()).square().mean(1, keepdim=True)
+        return (error * cells).sum(), cells.sum()
+
+
+def coarse_input(coarse: Tensor, settings: RefinerConfig) -> Tensor:
+    """A coarse raster's planes (N, 1 + K, H, W) as the refiner takes them: ids (N, H, W) or probabilities."""
+    return coarse[:, 0].long() if settings.coarse_input == "ids" else coarse[:, 1:]
