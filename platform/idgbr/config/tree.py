@@ -34,7 +34,7 @@ class FolderSource(Node):
     """Files, folders or globs of labels, paired with the images by the part of the stem matched by `pair`; a single
     vector file serves every image."""
     pair: str = r"(.+)"
-    """Regular expression whose first group, searched in an image's and a label's stem, must agree for the two to pair."""
+    """Regular expression whose first group, searched in the stems of images and labels, must agree for two to pair."""
 
 
 class JsonlSource(Node):
@@ -265,9 +265,16 @@ class StageTraining(Node):
     """Windows of the select split a measurement uses at most."""
 
 
+class RefinerTraining(StageTraining):
+    # A class of its own, so that a file that sets one key of the section keeps these defaults for the others.
+    ema: float = Field(0.99, ge=0, lt=1)
+    """Decay of the exponential moving average that is evaluated and kept; 0: none."""
+    precision: Precision = "bf16"
+
+
 class TrainingConfig(Node):
     coarse: StageTraining = StageTraining()
-    refiner: StageTraining = StageTraining(ema=0.99, precision="bf16")
+    refiner: RefinerTraining = RefinerTraining()
     seed: int = 0
 
 
