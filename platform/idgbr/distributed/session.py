@@ -1,0 +1,100 @@
+"""Joining a Ray cluster, or starting one on this machine that ends with the job."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+import idgbr
+from idgbr.config.tree import ResourcesConfig
+from idgbr.errors import UserError
+
+OBJECT_STORE_BYTES = 400 * 2**20
+"""Object store of a local Ray. What travels is windows of a few hundred kB, so more would only cost memory."""
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Environment variables of every worker of a local Ray: where the package is, and how many threads libraries use."""
+    count = str(threads)
+    source_root = str(Path(idgbr.__file__).resolve().parent.parent)
+    inherited = os.environ.get("PYTHONPATH", "")
+    return {
+        "PYTHONPATH": os.pathsep.join(part for part in (source_root, inherited) if part),
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "GDAL_NUM_THREADS": count,
+    }
+
+
+@contextmanager
+def start_ray(resources: ResourcesConfig) -> Iterator[None]:
+    """Run the body inside a Ray cluster.
+
+    A Ray this process is already connected to is used and left alone, and so is a running cluster
+    (`resources.ray_address`, else `RAY_ADDRESS`, which `ray job submit` sets). Otherwise a Ray of
+    `resources.logical_cpus` CPUs starts on this machine and ends with the body.
+
+    Raises:
+        UserError: no cluster answers at the address.
+    """
+    if ray.is_initialized():
+        quiet_ray_data()
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = resources.ray_address or os.environ.get("RAY_ADDRESS", "")
+    with tempfile.TemporaryDirectory(prefix="idgbr-ray-") as folder:
+        if address:
+            _join(address)
+        else:
+            _start_local(resources, Path(folder))
+        try:
+            quiet_ray_data()
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise UserError(
+            f"resources.ray_address: no Ray cluster answers at {address!r} ({error}); start one with "
+            "`ray start --head`, or leave the key (and RAY_ADDRESS) empty to run on this machine alone"
+        ) from error
+
+
+def _start_local(resources: ResourcesConfig, folder: Path) -> None:
+    # Ray would otherwise write a world-readable token to the home folder: this one belongs to this run alone.
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+    if os.environ["RAY_AUTH_MODE"] == "token" and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+        token = folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+    ray.init(
+        address="local",
+        num_cpus=resources.logical_cpus,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        logging_level=logging.WARNING,
+        runtime_env={"env_vars": worker_environment(resources.threads_per_worker)},
+    )
+
+
+def quiet_ray_data() -> None:
+    """Keep Ray Data's own progress bars and plans out of the job's output, in this process."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)

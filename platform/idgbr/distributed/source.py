@@ -1,0 +1,153 @@
+"""Windows as Ray Data: every read task opens its files once, in order, and nothing larger than a window travels."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+from ray.data.block import Block, BlockAccessor, BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from idgbr.datasets.draws import Draw, DrawPlan
+from idgbr.datasets.prepare import PreparedRegion
+from idgbr.datasets.samples import read_sample
+
+Columns = dict[str, np.ndarray]
+ROWS_PER_TASK = 64
+"""Windows one read task reads: enough to sort by file, few enough to start at once and to spread over nodes."""
+STEPS_PER_DATASET = 5000
+"""Steps one Ray Data execution covers; a longer run chains executions, so that its list of tasks stays short."""
+
+
+class TaskSource(Datasource):
+    """A Ray Data source out of a list of functions, each of which reads some rows."""
+
+    def __init__(self, readers: Sequence[Callable[[], Iterable[Columns]]], rows: Sequence[int], name: str) -> None:
+        super().__init__()
+        self._readers, self._rows, self._name = list(readers), list(rows), name
+
+    def get_name(self) -> str:
+        return self._name
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
+        return [
+            ReadTask(
+                functools.partial(_blocks, reader),
+                BlockMetadata(num_rows=rows, size_bytes=None, input_files=None, exec_stats=None),
+                per_task_row_limit=per_task_row_limit,
+            )
+            for reader, rows in zip(self._readers, self._rows, strict=True)
+        ]
+
+
+def _blocks(reader: Callable[[], Iterable[Columns]]) -> Iterator[Block]:
+    for columns in reader():
+        yield BlockAccessor.batch_to_block(columns)
+
+
+def ordered_dataset(
+    source: TaskSource, tasks: int, *, cpus: float, block_bytes: int = 8 * 2**20, share: float = 1.0
+) -> ray.data.Dataset:
+    """A dataset of `source` whose rows keep their order.
+
+    Args:
+        source: where the rows come from.
+        tasks: how many read tasks the source has.
+        cpus: logical CPUs of a read task; a fraction, as it mostly waits for the disk.
+        block_bytes: size that blocks are cut to: small, so that a consumer never holds many windows.
+        share: the part of the cluster's CPUs and object store this execution may use, where several run side by side.
+    """
+    dataset = ray.data.read_datasource(
+        source, override_num_blocks=max(tasks, 1), ray_remote_args={"num_cpus": cpus, "max_retries": 3}
+    )
+    context = dataset.context
+    context.target_max_block_size = block_bytes
+    context.target_min_block_size = 1
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = True
+    if share < 1.0:
+        total = ray.cluster_resources()
+        context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
+            object_store_memory=total.get("object_store_memory", 2**30) * 0.5 * share
+        )
+    return dataset
+
+
+def rank_slice(batch: int, rank: int, world: int) -> tuple[int, int]:
+    """The part [start, stop) of a global batch that `rank` of `world` computes: contiguous, sizes differ by one at most."""
+    return batch * rank // world, batch * (rank + 1) // world
+
+
+@dataclass(frozen=True)
+class PlannedWindows:
+    """The training windows of a stage: a plan of draws over regions, `batch` of them a step.
+
+    Step s of a run consists of the draws [s * batch, (s + 1) * batch), whoever reads them.
+    """
+
+    plan: DrawPlan
+    regions: tuple[PreparedRegion, ...]
+    window: int
+    batch: int
+
+    def read(self, draws: Sequence[Draw]) -> Columns:
+        """The samples of `draws` as columns, in their order, read in the order of files and rows.
+
+        Returns:
+            What `read_sample` returns, stacked, and `index`, the draws' places in the plan.
+        """
+        order = sorted(range(len(draws)), key=lambda i: (draws[i].region, draws[i].row, draws[i].col))
+        samples: list[dict[str, Any]] = [{} for _ in draws]
+        for i in order:
+            draw = draws[i]
+            samples[i] = {**read_sample(self.regions[draw.region], draw, self.window), "index": draw.index}
+        return {key: np.stack([np.asarray(sample[key]) for sample in samples]) for key in samples[0]}
+
+
+@functools.lru_cache(maxsize=2)
+def _fetched(windows: ray.ObjectRef) -> PlannedWindows:
+    # The plan travels once a process instead of with each task.
+    return ray.get(windows)
+
+
+def _read_steps(windows: ray.ObjectRef, steps: range, part: tuple[int, int]) -> Iterator[Columns]:
+    planned = _fetched(windows)
+    count = part[1] - part[0]
+    draws = [d for step in steps for d in planned.plan.draws(step * planned.batch + part[0], count)]
+    yield planned.read(draws)
+
+
+def planned_batches(
+    windows: PlannedWindows, start: int, stop: int, rank: int, world: int, *, cpus: float = 0.25
+) -> Iterator[Columns]:
+    """This rank's part of the global batches of the steps [start, stop), one dict of arrays a step, in order.
+
+    Called on the rank itself, with the step its checkpoint holds: the plan's cursor and the weights then cannot
+    disagree, and every planned draw is read exactly once at any world size and after any restart.
+    """
+    part = rank_slice(windows.batch, rank, world)
+    count = part[1] - part[0]
+    if count == 0:
+        raise ValueError(f"rank {rank} of {world} has no part in a batch of {windows.batch}")
+    reference = ray.put(windows)
+    per_task = max(1, ROWS_PER_TASK // count)
+    for first in range(start, stop, STEPS_PER_DATASET):
+        last = min(first + STEPS_PER_DATASET, stop)
+        pieces = [range(s, min(s + per_task, last)) for s in range(first, last, per_task)]
+        source = TaskSource(
+            [functools.partial(_read_steps, reference, piece, part) for piece in pieces],
+            [len(piece) * count for piece in pieces],
+            "TrainingWindows",
+        )
+        dataset = ordered_dataset(source, len(pieces), cpus=cpus, share=1.0 / world)
+        yield from dataset.iter_batches(batch_size=count, batch_format="numpy", prefetch_batches=2)

@@ -1,0 +1,110 @@
+"""What a training stage is: its task, its windows, its name, and what comes out of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from idgbr.config.tree import AugmentationConfig, Experiment, StageTraining
+from idgbr.datasets.normalisation import Normalisation
+from idgbr.datasets.prepare import PreparedRegion
+from idgbr.distributed.source import PlannedWindows
+
+RESULT_FILE = "result.json"
+WEIGHTS_FILE = "weights.pt"
+"""In a run's folder: the best weights on the select split, as the task's `state_dict()` in a torch file."""
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task by description, built on the worker: picklable, and free of torch until called."""
+
+    kind: Literal["coarse", "refiner"]
+    config: Experiment
+    bands: int
+    normalisation: Normalisation
+    init: str | None = None
+    """Weights to start from: a torch file of a task's `state_dict()`, or a model folder."""
+
+    def __call__(self) -> Any:
+        """The task, on the CPU, in float32."""
+        if self.kind == "coarse":
+            from idgbr.training.coarse import CoarseTask
+
+            return CoarseTask(self.config, self.bands, self.normalisation, self.init)
+        from idgbr.training.refiner import RefinerTask
+
+        return RefinerTask(self.config, self.bands, self.normalisation, self.init)
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One training run, complete: workers need nothing else."""
+
+    name: str
+    """Run name: from `run_name`, so that it says what is learned, not where."""
+    stage: str
+    """Short name shown in progress lines, such as coarse or refiner."""
+    task: Callable[[], Any]
+    """Builds the task on the worker."""
+    training: StageTraining
+    windows: PlannedWindows
+    select: tuple[PreparedRegion, ...]
+    """Regions of the select split, for the measurements that choose."""
+    normalisation: Normalisation
+    augmentation: AugmentationConfig
+    seed: int
+    classes: int
+    tracking: tuple[str, str] | None = None
+    """MLflow's URI and the run's id, opened and ended by the driver."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A finished stage, as kept in its run folder."""
+
+    name: str
+    folder: str
+    weights: str
+    """Path of the best weights: a torch file of the task's `state_dict()`."""
+    steps: int
+    """Optimiser steps taken, fewer than planned after an early stop."""
+    best_step: int
+    miou: float
+    """mIoU on the select split of the weights kept."""
+    seconds: float
+    history: tuple[dict[str, float], ...]
+    """Measurements in order: step, loss (mean since the last one), miou."""
+
+    @classmethod
+    def read(cls, folder: str | Path) -> StageResult | None:
+        """The result in a run's folder, or None while there is none."""
+        path = Path(folder) / RESULT_FILE
+        if not path.exists():
+            return None
+        fields = json.loads(path.read_text())
+        return cls(**{**fields, "history": tuple(fields["history"])})
+
+    def write(self) -> None:
+        """Keep the result in its folder, at once or not at all."""
+        path = Path(self.folder) / RESULT_FILE
+        temporary = path.with_suffix(".part")
+        temporary.write_text(json.dumps(asdict(self), indent=1))
+        temporary.replace(path)
+
+
+def run_name(data: str, stage: str, identity: dict[str, Any]) -> str:
+    """Name of a run out of what it learns: the same data, model and optimisation give the same name anywhere.
+
+    Args:
+        data: name of the data set.
+        stage: such as coarse, coarse-fold0, refiner.
+        identity: JSON-able description of everything that changes the result (fingerprint of the data, model,
+            optimisation, seed), and of nothing that does not (workers, addresses, paths).
+    """
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return f"{data}-{stage}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"

@@ -1,0 +1,38 @@
+"""The fixed windows of the select split that measurements during training are made on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from idgbr.datasets.draws import Draw
+from idgbr.datasets.prepare import PreparedRegion
+from idgbr.datasets.samples import read_sample
+from idgbr.distributed.source import Columns
+from idgbr.raster.windows import plan_windows
+
+BATCH = 4
+"""Windows measured at once."""
+
+
+def choose_windows(regions: Sequence[PreparedRegion], window: int, limit: int) -> list[Draw]:
+    """At most `limit` windows without overlap, spread evenly over all regions; the same for the same input."""
+    everything = [
+        (number, place.row, place.col)
+        for number, region in enumerate(regions)
+        for place in plan_windows(region.grid.height, region.grid.width, window, 0)
+    ]
+    count = min(limit, len(everything))
+    chosen = [everything[(2 * i + 1) * len(everything) // (2 * count)] for i in range(count)]
+    return [Draw(i, region, row, col, 0, i) for i, (region, row, col) in enumerate(chosen)]
+
+
+def fixed_windows(
+    regions: Sequence[PreparedRegion], window: int, limit: int, rank: int, world: int
+) -> Iterator[Columns]:
+    """This rank's share of the chosen windows, in batches of columns as `read_sample` returns them."""
+    mine = choose_windows(regions, window, limit)[rank::world]
+    for first in range(0, len(mine), BATCH):
+        samples = [read_sample(regions[d.region], d, window) for d in mine[first : first + BATCH]]
+        yield {key: np.stack([np.asarray(sample[key]) for sample in samples]) for key in samples[0]}

@@ -1,0 +1,209 @@
+"""The train function: what every worker of a stage runs."""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from ray.train import Checkpoint, CheckpointConsistencyMode
+from torch import Tensor
+
+from idgbr.datasets.augmentation import augment
+from idgbr.distributed.optimisation import Optimisation
+from idgbr.distributed.session import quiet_ray_data
+from idgbr.distributed.source import Columns, planned_batches
+from idgbr.distributed.stage import WEIGHTS_FILE, StageSpec
+from idgbr.distributed.validation import fixed_windows
+from idgbr.evaluation.region import RegionScores
+from idgbr.registry.tracking import log_metrics
+
+STATE_FILE = "state.pt"
+LOG_EVERY = 10
+"""Steps between the points of the loss curve."""
+SAY_EVERY_S = 15.0
+"""Seconds between progress lines."""
+
+
+def train_worker(spec: dict[str, Any]) -> None:
+    """Train the stage `spec["stage"]` (a `StageSpec`) on this worker, from the last committed checkpoint if any."""
+    torch.set_num_threads(spec["threads"])
+    quiet_ray_data()
+    Worker(spec["stage"]).run()
+
+
+def to_tensors(columns: Columns, normalisation: Any, device: torch.device) -> dict[str, Tensor]:
+    """Columns as read (own dtype) as the batch a task takes: image normalised, valid bool, label int64, coarse float.
+
+    The coarse raster's planes stay in their order: class ids first (float, ids as they are), then probabilities 0..1.
+    """
+    valid = columns["valid"].astype(bool)
+    batch = {
+        "image": torch.from_numpy(normalisation.apply(columns["image"], valid)),
+        "valid": torch.from_numpy(valid),
+        "label": torch.from_numpy(columns["label"].astype(np.int64)),
+    }
+    if "coarse" in columns:
+        coarse = columns["coarse"].astype(np.float32)
+        coarse[:, 1:] /= 255.0
+        batch["coarse"] = torch.from_numpy(coarse)
+    for key in ("seed", "row", "col", "transform", "index"):
+        if key in columns:
+            batch[key] = torch.from_numpy(columns[key].astype(np.int64))
+    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+
+
+class Worker:
+    """One rank of a stage's training."""
+
+    def __init__(self, spec: StageSpec) -> None:
+        self.spec, self.training = spec, spec.training
+        context = ray.train.get_context()
+        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        self.device = ray.train.torch.get_device()
+        torch.manual_seed(spec.seed)
+        self.task = spec.task()
+        self.task.model.to(self.device)
+        self.optimisation = Optimisation(self.task, self.training, self.device)
+        self.step = 0
+        self.done = False
+        self.best: dict[str, Any] = {"miou": -1.0, "step": 0, "stale": 0}
+        self.best_weights: dict[str, Any] | None = None
+        self.history: list[dict[str, float]] = []
+        self.losses: list[float] = []
+        self.points: list[tuple[int, dict[str, float]]] = []
+        self._restore()
+
+    def run(self) -> None:
+        """Train to the last step, or until patience ends."""
+        started, said, first = time.monotonic(), time.monotonic(), self.step
+        if self.step and not self.done:
+            self._say(f"resumes at step {self.step} of {self.training.steps}")
+        steps = range(0) if self.done else range(self.step, self.training.steps)
+        batches = self._batches(steps.start, steps.stop) if steps else iter(())
+        for step, columns in zip(steps, batches, strict=True):
+            # Everything random is a function of the plan's seeds and of this, so a resumed run needs no generator state.
+            torch.manual_seed((self.spec.seed * 1_000_003 + step) * 4096 + self.rank)
+            loss, rate = self.optimisation.step(self._pieces(columns), step)
+            self.step = step + 1
+            self.losses.append(loss)
+            if self.step % LOG_EVERY == 0:
+                self.points.append((self.step, {"loss": float(np.mean(self.losses[-LOG_EVERY:])), "lr": rate}))
+            if time.monotonic() - said > SAY_EVERY_S:
+                said = time.monotonic()
+                speed = (self.step - first) / (said - started)
+                left = (self.training.steps - self.step) / speed
+                mean = float(np.mean(self.losses[-LOG_EVERY:]))
+                self._say(
+                    f"step {self.step}/{self.training.steps}  loss {mean:.4f}  rate {rate:.1e}  {speed:.2f} steps/s  "
+                    f"{int(left // 60)}:{int(left % 60):02d} left"
+                )
+            if self.step % self.training.validate_every == 0 or self.step == self.training.steps:
+                self._validate()
+                self._save()
+                if self.done:
+                    break
+
+    def _batches(self, start: int, stop: int) -> Iterator[Columns]:
+        return planned_batches(self.spec.windows, start, stop, self.rank, self.world)
+
+    def _pieces(self, columns: Columns) -> list[dict[str, Tensor]]:
+        batch = to_tensors(columns, self.spec.normalisation, self.device)
+        batch = augment(batch, batch["transform"], batch["seed"], self.spec.augmentation)
+        count = len(batch["label"])
+        smallest = self.spec.windows.batch // self.world
+        parts = min(self.training.accumulate, smallest)
+        bounds = [count * i // parts for i in range(parts + 1)]
+        return [{k: v[a:b] for k, v in batch.items()} for a, b in zip(bounds, bounds[1:], strict=False)]
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """Measure the averaged model on the fixed windows of the select split, shared among the ranks."""
+        if self.world > 1:
+            for buffer in self.task.model.buffers():
+                dist.broadcast(buffer, 0)
+        self.task.model.eval()
+        confusion: Tensor | None = None
+        with self.optimisation.average.applied(self.task.model), self.optimisation.autocast():
+            for columns in fixed_windows(
+                self.spec.select, self.spec.windows.window, self.training.validate_windows, self.rank, self.world
+            ):
+                batch = to_tensors(columns, self.spec.normalisation, self.device)
+                counts = self.task.measure(batch).to(self.device, torch.int64)
+                confusion = counts if confusion is None else confusion + counts
+            if confusion is None:  # more ranks than windows
+                confusion = torch.zeros(self.spec.classes, self.spec.classes, dtype=torch.int64, device=self.device)
+            if self.world > 1:
+                dist.all_reduce(confusion)
+            miou = float(RegionScores.from_confusion(confusion.cpu().numpy()).miou)
+            miou = 0.0 if math.isnan(miou) else miou
+            better = miou > self.best["miou"]
+            if better and self.rank == 0:
+                self.best_weights = copy.deepcopy(self.task.state_dict())
+        stale = 0 if better else self.best["stale"] + 1
+        self.best = {"miou": miou, "step": self.step, "stale": 0} if better else {**self.best, "stale": stale}
+        since = self.losses[-self.training.validate_every :]
+        loss = float(np.mean(since)) if since else 0.0
+        self.history.append({"step": float(self.step), "loss": loss, "miou": miou})
+        self.points.append((self.step, {"select_miou": miou}))
+        patience = self.training.patience
+        self.done = self.step >= self.training.steps or (patience > 0 and stale >= patience)
+        self._say(
+            f"step {self.step}/{self.training.steps}  loss {loss:.4f}  mIoU on select {miou:.4f}"
+            + (" (best)" if better else f" (best {self.best['miou']:.4f} at step {self.best['step']})")
+        )
+
+    def _save(self) -> None:
+        """Report a checkpoint that holds everything, and wait until it is committed."""
+        metrics = {"step": self.step, "miou": self.best["miou"], "best_step": self.best["step"], "done": self.done}
+        if self.rank == 0:
+            self._log()
+            with tempfile.TemporaryDirectory() as folder:
+                state = {
+                    "step": self.step,
+                    "done": self.done,
+                    "best": self.best,
+                    "history": self.history,
+                    "task": self.task.state_dict(),
+                    "optimisation": self.optimisation.state_dict(),
+                }
+                torch.save(state, Path(folder) / STATE_FILE)
+                torch.save(self.best_weights, Path(folder) / WEIGHTS_FILE)
+                ray.train.report({**metrics, "history": self.history}, checkpoint=Checkpoint.from_directory(folder))
+        else:
+            ray.train.report(metrics)
+        # A report that returned is not committed yet; a worker that dies now would resume from the one before.
+        ray.train.get_all_reported_checkpoints(consistency_mode=CheckpointConsistencyMode.COMMITTED)
+
+    def _restore(self) -> None:
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return
+        with checkpoint.as_directory() as folder:
+            state = torch.load(Path(folder) / STATE_FILE, map_location=self.device, weights_only=True)
+            if self.rank == 0:
+                self.best_weights = torch.load(Path(folder) / WEIGHTS_FILE, map_location="cpu", weights_only=True)
+        self.step, self.done, self.best = state["step"], state["done"], state["best"]
+        self.history = state["history"]
+        self.task.load_state_dict(state["task"])
+        self.optimisation.load_state_dict(state["optimisation"])
+
+    def _log(self) -> None:
+        if self.spec.tracking is not None and self.points:
+            uri, run_id = self.spec.tracking
+            for step, values in self.points:
+                log_metrics(run_id, uri, step, values)
+        self.points = []
+
+    def _say(self, text: str) -> None:
+        if self.rank == 0:
+            print(f"{self.spec.stage}: {text}", flush=True)
