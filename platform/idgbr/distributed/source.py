@@ -13,7 +13,6 @@ from ray.data.block import Block, BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from idgbr.datasets.draws import Draw, DrawPlan
-from idgbr.datasets.prepare import PreparedRegion
 from idgbr.datasets.samples import read_sample
 
 Columns = dict[str, np.ndarray]
@@ -90,14 +89,12 @@ def rank_slice(batch: int, rank: int, world: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class PlannedWindows:
-    """The training windows of a stage: a plan of draws over regions, `batch` of them a step.
+    """The training windows of a stage: a plan of draws, `batch` of them a step.
 
     Step s of a run consists of the draws [s * batch, (s + 1) * batch), whoever reads them.
     """
 
     plan: DrawPlan
-    regions: tuple[PreparedRegion, ...]
-    window: int
     batch: int
 
     def read(self, draws: Sequence[Draw]) -> Columns:
@@ -110,7 +107,7 @@ class PlannedWindows:
         samples: list[dict[str, Any]] = [{} for _ in draws]
         for i in order:
             draw = draws[i]
-            samples[i] = {**read_sample(self.regions[draw.region], draw, self.window), "index": draw.index}
+            samples[i] = {**read_sample(self.plan.regions[draw.region], draw, self.plan.window), "index": draw.index}
         return {key: np.stack([np.asarray(sample[key]) for sample in samples]) for key in samples[0]}
 
 

@@ -135,7 +135,7 @@ class Worker:
         confusion: Tensor | None = None
         with self.optimisation.average.applied(self.task.model), self.optimisation.autocast():
             for columns in fixed_windows(
-                self.spec.select, self.spec.windows.window, self.training.validate_windows, self.rank, self.world
+                self.spec.select, self.spec.windows.plan.window, self.training.validate_windows, self.rank, self.world
             ):
                 batch = to_tensors(columns, self.spec.normalisation, self.device)
                 counts = self.task.measure(batch).to(self.device, torch.int64)

@@ -1,0 +1,56 @@
+"""Progress of a loop: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+LINE_EVERY_S = 20.0
+
+
+class Progress:
+    """Shows how far a loop of `total` items is, and how long it still takes."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title, self._total, self._done = title, total, 0
+        self._started = self._said = time.monotonic()
+        self._bar: RichProgress | None = None
+        if sys.stdout.isatty():
+            self._bar = RichProgress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                console=Console(),
+            )  # fmt: skip
+            self._task = self._bar.add_task(title, total=total)
+
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif kind is None:
+            self._line(time.monotonic())
+
+    def advance(self, count: int) -> None:
+        """Count `count` more items as done."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.advance(self._task, count)
+        elif (now := time.monotonic()) - self._said > LINE_EVERY_S:
+            self._said = now
+            self._line(now)
+
+    def _line(self, now: float) -> None:
+        elapsed = now - self._started
+        left = elapsed / max(self._done, 1) * (self._total - self._done)
+        ending = f"{left:.0f} s left" if self._done < self._total else f"in {elapsed:.0f} s"
+        print(f"{self._title}: {self._done} of {self._total}, {ending}", flush=True)

@@ -1,0 +1,228 @@
+"""Scenes through a predictor: windows read on any node, predicted by a pool of actors, blended and written in order."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import ray
+from ray.data import ActorPoolStrategy
+
+from idgbr.config.tree import InferenceConfig, ResourcesConfig, SamplerConfig
+from idgbr.distributed.progress import Progress
+from idgbr.distributed.source import Columns, TaskSource, ordered_dataset
+from idgbr.raster.blending import StripBlender
+from idgbr.raster.grid import Grid, Window
+from idgbr.raster.scene import Scene
+from idgbr.raster.windows import plan_windows
+
+WINDOWS_PER_TASK = 16
+"""Windows one read task reads, at most."""
+
+
+class Source(Protocol):
+    """What windows are read from: a `Scene`, or a `Mosaic` of sheets."""
+
+    def grid(self) -> Grid: ...
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class Sink(Protocol):
+    """What finished strips are given to, in order from the top; as a context manager it commits or leaves nothing."""
+
+    def write(self, row0: int, values: np.ndarray) -> None: ...
+
+
+@dataclass(frozen=True)
+class SceneTask:
+    """One scene to be predicted."""
+
+    id: str
+    image: Source
+    sink: Callable[[], AbstractContextManager[Sink]]
+    """Opens the output. Its strips have the channels of the part's `predict`, then one that is 1 where valid."""
+    coarse: Scene | None = None
+    """Refinement: the coarse raster on the image's grid: class ids, then (if any) probabilities times 255."""
+    origin: tuple[int, int] = (0, 0)
+    """Absolute ground pixel of the image's first pixel, which the noise is anchored to."""
+    windows: tuple[Window, ...] = field(default=(), repr=False)
+    """The windows, by default those of the inference plan."""
+
+
+@dataclass(frozen=True)
+class PredictorSpec:
+    """A predictor by description, loaded on each actor."""
+
+    folder: str
+    part: Literal["coarse", "refiner"]
+    precision: str
+    device: str = "cpu"
+    threads: int = 1
+    sampler: SamplerConfig | None = None
+
+    def __call__(self) -> Callable[[Columns], np.ndarray]:
+        """Loads the part; the result predicts columns (image, valid, row, col, coarse) as (N, C, S, S) float32.
+
+        Channels: K probabilities, and for the refiner the uncertainty.
+        """
+        from idgbr.inference.predictor import Predictor
+
+        predictor = Predictor(
+            self.folder, device=self.device, precision=self.precision, threads=self.threads, parts=(self.part,)
+        )
+        return functools.partial(_predict, predictor, self.part, self.sampler)
+
+
+def _predict(predictor: Any, part: str, sampler: SamplerConfig | None, columns: Columns) -> np.ndarray:
+    images, valid = columns["image"], columns["valid"].astype(bool)
+    if part == "coarse":
+        return np.asarray(predictor.coarse(images, valid))
+    coarse = columns["coarse"]
+    wanted = predictor.spec.refiner.coarse_input
+    given = coarse[:, 0] if wanted == "ids" else coarse[:, 1:].astype(np.float32) / 255.0
+    origins = np.stack([columns["row"], columns["col"]], axis=1)
+    refined = predictor.refine(images, valid, given, origins, sampler)
+    return np.concatenate([refined.probabilities, refined.uncertainty[:, None]], axis=1)
+
+
+class _Actor:
+    """Predicts batches of windows; one without a valid pixel costs nothing."""
+
+    def __init__(self, predictor: Callable[[], Callable[[Columns], np.ndarray]], channels: int) -> None:
+        self._predict = predictor()
+        self._channels = channels
+
+    def __call__(self, columns: Columns) -> Columns:
+        busy = np.flatnonzero(columns["valid"].any(axis=(1, 2)))
+        count, size = len(columns["valid"]), columns["valid"].shape[-1]
+        values = np.zeros((count, self._channels, size, size), np.float16)
+        if len(busy):
+            values[busy] = self._predict({key: value[busy] for key, value in columns.items()})
+        return {"task": columns["task"], "window": columns["window"], "valid": columns["valid"], "values": values}
+
+
+def _read_windows(tasks: ray.ObjectRef, task: int, numbers: range) -> Iterator[Columns]:
+    scene: SceneTask = _fetched(tasks)[task]
+    rows: list[dict[str, Any]] = []
+    for number in numbers:
+        window = scene.windows[number]
+        image, valid = scene.image.read(window)
+        row = {
+            "task": np.int64(task),
+            "window": np.int64(number),
+            "row": np.int64(scene.origin[0] + window.row),
+            "col": np.int64(scene.origin[1] + window.col),
+            "image": image,
+            "valid": valid.astype(np.uint8),
+        }
+        if scene.coarse is not None:
+            row["coarse"] = scene.coarse.read(window)[0]
+        rows.append(row)
+    yield {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+@functools.lru_cache(maxsize=2)
+def _fetched(tasks: ray.ObjectRef) -> list[SceneTask]:
+    return ray.get(tasks)
+
+
+def predict_scenes(
+    tasks: Sequence[SceneTask],
+    predictor: Callable[[], Callable[[Columns], np.ndarray]],
+    channels: int,
+    inference: InferenceConfig,
+    resources: ResourcesConfig,
+    *,
+    offset: tuple[int, int] = (0, 0),
+    title: str = "windows",
+) -> float:
+    """Run every scene through the predictor, and its strips into its sink, scene after scene.
+
+    Windows of the following scenes are read and predicted while a scene is written, so the pool never waits. What is
+    held at a time is one strip of the scene being written and a bounded number of windows.
+
+    Args:
+        tasks: the scenes.
+        predictor: builds, on each actor, the function from columns to (N, channels, S, S); see `PredictorSpec`.
+        channels: how many planes it returns.
+        inference: window, overlap and batch.
+        resources: how many actors, and what each of them gets.
+        offset: moves the windows' lattice.
+        title: what the progress line calls them.
+
+    Returns:
+        Seconds it took.
+    """
+    started = time.monotonic()
+    if not tasks:
+        return 0.0
+    size, overlap = inference.window, inference.overlap
+    planned = [_with_windows(task, size, overlap, offset) for task in tasks]
+    pieces = [
+        (number, range(first, min(first + WINDOWS_PER_TASK, len(task.windows))))
+        for number, task in enumerate(planned)
+        for first in range(0, len(task.windows), WINDOWS_PER_TASK)
+    ]
+    # Sinks stay on the driver; only addresses travel.
+    reference = ray.put([SceneTask(t.id, t.image, _no_sink, t.coarse, t.origin, t.windows) for t in planned])
+    source = TaskSource(
+        [functools.partial(_read_windows, reference, *piece) for piece in pieces],
+        [len(piece[1]) for piece in pieces],
+        "SceneWindows",
+    )
+    total = sum(len(task.windows) for task in planned)
+    workers = max(1, min(resources.infer_workers, -(-total // inference.batch)))
+    predicted = ordered_dataset(source, len(pieces), cpus=0.25).map_batches(
+        _Actor,
+        batch_size=inference.batch,
+        compute=ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
+        num_cpus=resources.cpus_per_worker,
+        num_gpus=resources.gpus_per_worker or None,
+        fn_constructor_kwargs={"predictor": predictor, "channels": channels},
+    )
+    rows = (
+        {key: column[i] for key, column in batch.items()}
+        for batch in predicted.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1)
+        for i in range(len(batch["window"]))
+    )
+    with Progress(title, total) as progress:
+        for number, task in enumerate(planned):
+            _write_scene(number, task, rows, channels, size, overlap, progress)
+    return time.monotonic() - started
+
+
+def _with_windows(task: SceneTask, size: int, overlap: int, offset: tuple[int, int]) -> SceneTask:
+    if task.windows:
+        return task
+    grid = task.image.grid()
+    windows = tuple(plan_windows(grid.height, grid.width, size, overlap, offset))
+    return SceneTask(task.id, task.image, task.sink, task.coarse, task.origin, windows)
+
+
+def _no_sink() -> AbstractContextManager[Sink]:
+    raise RuntimeError("sinks are opened on the driver only")
+
+
+def _write_scene(
+    number: int, task: SceneTask, rows: Iterator[Columns], channels: int, size: int, overlap: int, progress: Progress
+) -> None:
+    grid = task.image.grid()
+    blender = StripBlender(grid.height, grid.width, channels + 1, list(task.windows), size, overlap)
+    with ExitStack() as stack:
+        sink = stack.enter_context(task.sink())
+        for expected, window in enumerate(task.windows):
+            row = next(rows)
+            if (int(row["task"]), int(row["window"])) != (number, expected):
+                raise RuntimeError(f"{task.id}: window {row['window']} of scene {row['task']} came out of order")
+            values = np.concatenate([row["values"].astype(np.float32), row["valid"][None].astype(np.float32)])
+            for row0, strip in blender.add(window, values):
+                sink.write(row0, strip)
+            progress.advance(1)
+        for row0, strip in blender.finish():
+            sink.write(row0, strip)
