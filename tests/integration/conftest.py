@@ -1,0 +1,35 @@
+"""One Ray for all integration tests; starting it takes longer than most of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = str(Path(__file__).parent)
+sys.path.insert(0, HERE)
+
+
+@pytest.fixture(scope="session")
+def worker_path() -> Iterator[None]:
+    """Workers, and processes a test starts, import this folder's helpers as the tests do."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (before, HERE) if part)
+    yield
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="session")
+def ray_session(worker_path: None) -> Iterator[None]:
+    """A Ray of four logical CPUs on this machine, for every test that does not start a cluster of its own."""
+    from idgbr.config.tree import ResourcesConfig
+    from idgbr.distributed.session import start_ray
+
+    with start_ray(ResourcesConfig(logical_cpus=4)):
+        yield

@@ -1,0 +1,73 @@
+"""Small things that behave like the real ones: a segmentation task and a data set. Workers import this module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.transform import from_origin
+from torch import Tensor, nn
+
+from idgbr import IGNORE
+from idgbr.datasets.normalisation import BandStats
+from idgbr.datasets.prepare import PreparedRegion
+from idgbr.raster.scene import Scene
+
+CLASSES = 3
+
+
+def toy_region(folder: Path, name: str, size: int = 128, split: str = "train", seed: int = 0) -> PreparedRegion:
+    """A region whose classes are stripes that the image shows, noisily; its first columns are nodata."""
+    rng = np.random.default_rng(seed)
+    label = np.broadcast_to(np.arange(size)[:, None] // 16 % CLASSES, (size, size)).astype(np.uint8).copy()
+    image = np.stack([60 + 40 * label + rng.integers(-20, 20, label.shape) for _ in range(3)]).astype(np.uint8)
+    image[:, :, :4], label[:, :4] = 0, IGNORE
+    paths = folder / f"{name}_image.tif", folder / f"{name}_label.tif"
+    for path, pixels, nodata in ((paths[0], image, 0), (paths[1], label[None], IGNORE)):
+        profile = {
+            "driver": "GTiff", "height": size, "width": size, "count": len(pixels), "dtype": "uint8",
+            "nodata": nodata, "crs": "EPSG:32633", "transform": from_origin(500000, 5000000, 0.5, 0.5),
+            "tiled": True, "blockxsize": 64, "blockysize": 64,
+        }  # fmt: skip
+        with rasterio.open(path, "w", **profile) as out:
+            out.write(pixels)
+    scene = Scene(str(paths[0]))
+    values, valid = scene.read(scene.grid().window)
+    return PreparedRegion(
+        id=name, split=split, image=scene, label=str(paths[1]), grid=scene.grid(), origin=(0, 0),
+        histogram=tuple(int((label == k).sum()) for k in range(CLASSES)), boundary_pixels=size, valid_pixels=int(valid.sum()),
+        stats=BandStats.of(values, valid),
+    )  # fmt: skip
+
+
+class ToyTask:
+    """Per-pixel classification by two convolutions; as a real task, each sample's noise comes from its own seed."""
+
+    def __init__(self, log: str = "") -> None:
+        self.model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU(), nn.Conv2d(8, CLASSES, 1))
+        self.log = log
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        if self.log:
+            with open(f"{self.log}/{torch.initial_seed()}", "a") as file:
+                file.writelines(f"{index}\n" for index in batch["index"].tolist())
+        noise = [torch.randn(x.shape, generator=torch.Generator().manual_seed(int(s) % 2**31))
+                 for x, s in zip(batch["image"], batch["seed"], strict=True)]
+        logits = self.model(batch["image"] + 0.1 * torch.stack(noise))
+        loss = nn.functional.cross_entropy(logits, batch["label"], ignore_index=IGNORE, reduction="sum")
+        return loss, (batch["label"] != IGNORE).sum()
+
+    def measure(self, batch: dict[str, Tensor]) -> Tensor:
+        said, true = self.model(batch["image"]).argmax(1), batch["label"]
+        keep = true != IGNORE
+        flat = true[keep] * CLASSES + said[keep]
+        return torch.bincount(flat, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"model": self.model.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
