@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import logging
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,16 +54,15 @@ def start_ray(resources: ResourcesConfig) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = resources.ray_address or os.environ.get("RAY_ADDRESS", "")
-    with tempfile.TemporaryDirectory(prefix="idgbr-ray-") as folder:
-        if address:
-            _join(address)
-        else:
-            _start_local(resources, Path(folder))
-        try:
-            quiet_ray_data()
-            yield
-        finally:
-            ray.shutdown()
+    if address:
+        _join(address)
+    else:
+        _start_local(resources)
+    try:
+        quiet_ray_data()
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _join(address: str) -> None:
@@ -73,15 +75,12 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _start_local(resources: ResourcesConfig, folder: Path) -> None:
-    # Ray would otherwise write a world-readable token to the home folder: this one belongs to this run alone.
-    if "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-    if os.environ["RAY_AUTH_MODE"] == "token" and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
-        token = folder / "token"
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
-        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+def _start_local(resources: ResourcesConfig) -> None:
+    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+        # A local Ray asks for a token, and would write one to the home folder, readable by everybody: this one belongs
+        # to this process. Ray sets RAY_AUTH_MODE=token itself; set from here it would come too late.
+        os.environ["RAY_AUTH_TOKEN_PATH"] = _own_token()
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # that it is protected is no warning
     ray.init(
         address="local",
         num_cpus=resources.logical_cpus,
@@ -90,6 +89,17 @@ def _start_local(resources: ResourcesConfig, folder: Path) -> None:
         logging_level=logging.WARNING,
         runtime_env={"env_vars": worker_environment(resources.threads_per_worker)},
     )
+
+
+@functools.cache
+def _own_token() -> str:
+    """Path of a token of this process. One for all its sessions, since Ray reads it once a process."""
+    folder = Path(tempfile.mkdtemp(prefix="idgbr-ray-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    return str(token)
 
 
 def quiet_ray_data() -> None:
