@@ -1,0 +1,242 @@
+"""Model folders as versions of a registered model, and the way back from an address to a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import mlflow
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+from idgbr.errors import UserError
+from idgbr.models.package import load_spec
+from idgbr.registry.store import absolute_uri, connect, experiment_id
+
+CHALLENGER = "challenger"
+CONTENT_TAG = "idgbr.content"
+METRIC_TAG = "metric."
+
+_REQUIREMENTS = (
+    "diffusers",
+    "mlflow",
+    "numpy",
+    "opencv-contrib-python-headless",
+    "pandas",
+    "pydantic",
+    "pyyaml",
+    "rasterio",
+    "rich",
+    "safetensors",
+    "scipy",
+    "segmentation-models-pytorch",
+    "shapely",
+    "timm",
+    "torch",
+    "torchvision",
+)
+"""What prediction imports; pinned to the versions the model was made with."""
+
+_ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+
+
+def register(
+    folder: str | Path,
+    name: str,
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
+    *,
+    uri: str,
+    run_id: str | None = None,
+    experiment: str = "idgbr",
+) -> str:
+    """Registers a model folder as the next version of a model and gives it the alias `challenger`.
+
+    A folder with the content of an existing version is that version: a command that is run again adds none.
+
+    Args:
+        folder: The model folder, with its `model.json`.
+        name: Name of the registered model.
+        metrics: Figures kept as tags `metric.NAME` of the version; default: those in `model.json`.
+        tags: More tags of the version.
+        uri: The store.
+        run_id: The run the model came from; without one a run is made for it.
+        experiment: Experiment of that run.
+
+    Returns:
+        The version, for example "3".
+
+    Raises:
+        UserError: The folder is no model folder.
+    """
+    folder = check_folder(folder)
+    client = connect(uri)
+    content = _content(folder)
+    version = next((v.version for v in _versions(client, name) if v.tags.get(CONTENT_TAG) == content), None)
+    if version is None:
+        with _active_run(client, uri, run_id, experiment, name):
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+                artifacts={"model": str(folder)},
+                code_paths=[str(Path(__file__).parents[1])],
+                signature=signature(folder),
+                pip_requirements=requirements(),
+                registered_model_name=name,
+            )
+        version = str(logged.registered_model_version)
+    for key, value in _version_tags(load_spec(folder).metrics if metrics is None else metrics, tags, content).items():
+        client.set_model_version_tag(name, version, key, value)
+    client.set_registered_model_alias(name, CHALLENGER, version)
+    return str(version)
+
+
+def resolve(model: str, uri: str) -> tuple[Path, str]:
+    """The folder of a model, on this machine.
+
+    Args:
+        model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a local model folder.
+        uri: The store; not touched for a local folder.
+
+    Returns:
+        The folder, and a label to show: "NAME/VERSION", or the folder's name.
+
+    Raises:
+        UserError: No such model, version or alias (those that exist are named), or no model folder.
+    """
+    if not model.startswith("models:"):
+        folder = check_folder(model)
+        return folder, folder.resolve().name
+    match = _ADDRESS.fullmatch(model)
+    if match is None:
+        raise UserError(f"{model}: no address of a model; expected models:/NAME@ALIAS or models:/NAME/VERSION")
+    client = connect(uri)
+    found = _version(client, model, match, uri)
+    source = client.get_model_version_download_uri(found.name, found.version)
+    label = f"{found.name}/{found.version}"
+    logged = _fetch(source, uri, label)
+    return check_folder(
+        logged / Model.load(str(logged)).flavors["python_function"]["artifacts"]["model"]["path"]
+    ), label
+
+
+def check_folder(folder: str | Path) -> Path:
+    """The folder, if it is a model folder.
+
+    Raises:
+        UserError: It does not exist, or its `model.json` is missing or not one this version reads.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such model; expected models:/NAME@ALIAS, models:/NAME/VERSION or a model folder")
+    load_spec(folder)
+    return folder
+
+
+def signature(folder: Path) -> ModelSignature:
+    """Signature of the MLflow model: class ids out, the sampler's main settings as params.
+
+    It has no input schema on purpose: MLflow knows tensors or columns, and would refuse either arrays or paths. The
+    model checks its input itself.
+    """
+    sampler = load_spec(folder).sampler
+    return ModelSignature(
+        outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1))]),
+        params=ParamSchema([ParamSpec(key, "long", getattr(sampler, key)) for key in ("steps", "samples", "seed")]),
+    )
+
+
+def requirements() -> list[str]:
+    """Pinned requirements of prediction, as installed here."""
+    pins = [f"{name}=={metadata.version(name)}" for name in _REQUIREMENTS]
+    return [pin.partition("+")[0] for pin in pins]
+
+
+@contextmanager
+def _active_run(client: MlflowClient, uri: str, run_id: str | None, experiment: str, name: str) -> Iterator[None]:
+    """Makes a run MLflow's current one for a while; its status afterwards is what it was."""
+    status = "FINISHED" if run_id is None else client.get_run(run_id).info.status
+    if run_id is None:
+        run_id = client.create_run(experiment_id(client, uri, experiment), run_name=f"register-{name}").info.run_id
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(absolute_uri(uri))
+    mlflow.set_registry_uri(absolute_uri(uri))
+    try:
+        mlflow.start_run(run_id=run_id)
+        try:
+            yield
+        except BaseException:
+            mlflow.end_run("FAILED" if status == "FINISHED" else status)
+            raise
+        mlflow.end_run(status)
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+
+
+def _version(client: MlflowClient, model: str, match: re.Match[str], uri: str) -> ModelVersion:
+    name, alias, version = match["name"], match["alias"], match["version"]
+    try:
+        if alias:
+            return client.get_model_version_by_alias(name, alias)
+        return client.get_model_version(name, version)
+    except MlflowException:
+        models = {found.name: found for found in client.search_registered_models()}
+    if name not in models:
+        known = ", ".join(sorted(models)) or "none"
+        raise UserError(f"{model}: no model of this name in {uri}; registered there: {known}") from None
+    aliases = ", ".join(f"@{key}" for key in sorted(client.get_registered_model(name).aliases)) or "none"
+    numbers = ", ".join(sorted((str(v.version) for v in _versions(client, name)), key=int)) or "none"
+    raise UserError(f"{model}: the model has no such version; versions: {numbers}; aliases: {aliases}") from None
+
+
+def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    quoted = name.replace("'", "\\'")
+    return list(client.search_model_versions(f"name='{quoted}'"))
+
+
+def _fetch(source: str, uri: str, label: str) -> Path:
+    """The logged model's folder: in place where it is local, else downloaded once."""
+    parsed = urlparse(source)
+    if parsed.scheme == "file":
+        return Path(unquote(parsed.path))
+    if not parsed.scheme:
+        return Path(source)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "idgbr" / "models"
+    target = cache / hashlib.sha256(f"{uri} {source}".encode()).hexdigest()[:16] / label.replace("/", "-")
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+            fetched = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"models:/{label}", dst_path=temporary, tracking_uri=uri
+            )
+            shutil.move(fetched, target)
+    return target
+
+
+def _version_tags(metrics: Mapping[str, float], tags: Mapping[str, str] | None, content: str) -> dict[str, str]:
+    figures = {f"{METRIC_TAG}{key}": f"{value:.6g}" for key, value in metrics.items()}
+    return figures | dict(tags or {}) | {CONTENT_TAG: content}
+
+
+def _content(folder: Path) -> str:
+    """Fingerprint of the folder's files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+    return digest.hexdigest()
