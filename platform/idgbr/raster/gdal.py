@@ -50,7 +50,6 @@ def s3_endpoint() -> str | None:
 def _options(uri: str) -> dict[str, Any]:
     options: dict[str, Any] = {
         "GDAL_NUM_THREADS": 1,
-        "GDAL_CACHEMAX": 32,
         # A bucket must not be listed for every file opened. On a local disk side-cars (world files, masks, external
         # overviews) are looked up by name, which costs nothing and keeps their georeference.
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR" if is_remote(uri) else "TRUE",
@@ -64,12 +63,12 @@ def _options(uri: str) -> dict[str, Any]:
 
 
 @contextmanager
-def gdal_env(uri: str = "") -> Iterator[None]:
+def gdal_env(uri: str = "", cache_mb: int = 32) -> Iterator[None]:
     """GDAL's settings for reading or writing `uri`: one thread, a small block cache, no listing of buckets.
 
     GDAL finds credentials by itself (environment, profiles, instance roles), hence no session of rasterio's.
     """
-    with rasterio.Env(session=DummySession(), **_options(uri)):
+    with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=cache_mb, **_options(uri)):
         yield
 
 

@@ -12,7 +12,7 @@ from rasterio.vrt import WarpedVRT
 
 from idgbr.errors import UserError
 from idgbr.raster.gdal import GDAL_ERRORS, gdal_path, is_remote, open_quietly
-from idgbr.raster.grid import Grid, Window, grid_of
+from idgbr.raster.grid import Window, grid_of
 
 # A CRS is needed to warp at all; between two equal ones nothing is projected.
 _ANY_CRS = "EPSG:3857"
