@@ -42,7 +42,7 @@ class StripBlender:
         self._weight = taper(size, overlap)[..., None]
         self._next = 0
         self._done = 0
-        self._file = tempfile.TemporaryFile(prefix="idgbr-blend-")
+        self._file = tempfile.TemporaryFile(prefix="idgbr-blend-")  # noqa: SIM115, closed by finish or with the object
         self._pixel = (channels + 1) * 4
         self._file.truncate(size * width * self._pixel)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -135,7 +136,8 @@ class CogWriter:
         """
         if row != self._rows or values.shape[0] != len(self.bands) or values.shape[2] != self.grid.width:
             raise ValueError(
-                f"expected ({len(self.bands)}, rows, {self.grid.width}) at row {self._rows}, got {values.shape} at {row}"
+                f"expected ({len(self.bands)}, rows, {self.grid.width}) at row {self._rows}, "
+                f"got {values.shape} at {row}"
             )
         window = rasterio.windows.Window(0, row, self.grid.width, values.shape[1])
         try:
@@ -154,10 +156,8 @@ class CogWriter:
         except GDAL_ERRORS as failure:
             raise self._translated(failure) from failure
         finally:
-            try:
+            with contextlib.suppress(*GDAL_ERRORS):  # reported by now, or beside the error that ended the block
                 self._raw.close()
-            except GDAL_ERRORS:
-                pass  # already reported, or beside the error that ended the block
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _finish(self) -> None:

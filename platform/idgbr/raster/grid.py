@@ -126,7 +126,8 @@ class Grid:
         found = []
         if (self.height, self.width) != (other.height, other.width):
             found.append(
-                f"{mine} is {self.height} x {self.width} px (rows x columns), {theirs} is {other.height} x {other.width}"
+                f"{mine} is {self.height} x {self.width} px (rows x columns), "
+                f"{theirs} is {other.height} x {other.width}"
             )
         if not (self.georeferenced and other.georeferenced):
             return found

@@ -114,7 +114,7 @@ class _IndexLabel(_RasterLabel):
         )
         unknown = valid & ~hit
         if unknown.any():
-            values, counts = np.unique(raw[unknown], return_counts=True)
+            values = np.unique(raw[unknown])
             raise self._refuse(
                 f"value {_some(values)} is no class, {unknown.sum()} px",
                 window,
@@ -160,7 +160,8 @@ class _VectorLabel:
         self.frame = read_polygons(uri, whole)
         if len(self.frame) and not shapely.box(*whole.bounds).intersects(shapely.box(*self.frame.total_bounds)):
             raise UserError(
-                f"label {uri} lies elsewhere than image {image.uri}: polygons span {_rounded(self.frame.total_bounds)}, "
+                f"label {uri} lies elsewhere than image {image.uri}: polygons span "
+                f"{_rounded(self.frame.total_bounds)}, "
                 f"the image {_rounded(whole.bounds)} in its CRS. Expected polygons on the image."
             )
         self.values = _polygon_classes(uri, self.frame, classes, config)
@@ -188,7 +189,8 @@ def _polygon_classes(uri: str, frame: object, classes: Sequence[ClassSpec], conf
     columns = [c for c in frame.columns if c != frame.geometry.name]  # type: ignore[attr-defined]
     if config.attribute not in columns:
         raise UserError(
-            f"label {uri}: no attribute {config.attribute!r} (data.label.attribute); it has {', '.join(columns) or 'none'}."
+            f"label {uri}: no attribute {config.attribute!r} (data.label.attribute); "
+            f"it has {', '.join(columns) or 'none'}."
         )
     names = {spec.name.lower(): i for i, spec in enumerate(classes)} | {str(i): i for i in range(len(classes))}
     names |= {str(value): IGNORE for value in config.ignore} | {str(k): v for k, v in config.values.items()}

@@ -135,6 +135,6 @@ def _place(scene: Scene, grid: Grid, first: Scene, base: Grid) -> Window:
 
 def _differs(scene: Scene, first: Scene, how: str) -> UserError:
     return UserError(
-        f"{scene.uri}: is no neighbour of {first.uri}: {how}. Expected sheets of one CRS, pixel size and lattice; warp it "
-        "(gdalwarp -t_srs -tr -tap), or refine it by itself."
+        f"{scene.uri}: is no neighbour of {first.uri}: {how}. Expected sheets of one CRS, pixel size and lattice; warp "
+        "it (gdalwarp -t_srs -tr -tap), or refine it by itself."
     )

@@ -36,14 +36,15 @@ def polygonise(
     """Writes the polygons of a class map.
 
     Neighbouring polygons share their edges vertex by vertex, before and after simplification, so that nothing
-    overlaps and nothing gapes. Areas below the minimum join their largest neighbour, or go where all round is nodata.
-    The map is held in memory, a byte a pixel.
+    overlaps and nothing gapes. Areas below the minimum join their largest neighbour, or go where all round is
+    nodata. The map is held in memory, a byte a pixel.
 
     Args:
         raster_path: class ids in band 1.
         out_path: .gpkg, in the map's CRS; or .geojson, in longitude and latitude where the map is georeferenced.
         classes: (id, name, colour as #rrggbb) of each class.
-        min_area_m2: smallest polygon in square metres; in pixels where the map has no ground sample distance.
+        min_area_m2: smallest polygon in square metres, before simplification; in pixels where the map has no
+            ground sample distance.
         simplify: tolerance of the simplification in pixels (area of a triangle taken off is at most its square); 0
             keeps every corner.
         drop: ids of which no polygons are wanted, such as a background.
@@ -101,9 +102,9 @@ def _frame(
     pixel_area: float,
 ) -> gpd.GeoDataFrame:
     found = list(rasterio.features.shapes(ids, mask=ids != IGNORE, connectivity=4))
-    polygons = [shapely.geometry.shape(geometry) for geometry, _ in found]
+    polygons = np.array([shapely.geometry.shape(geometry) for geometry, _ in found], dtype=object)
     values = np.array([int(value) for _, value in found], dtype=int)
-    polygons, values = _coverage(np.asarray(polygons, dtype=object), values, simplify, least)
+    polygons, values = _coverage(polygons, values, simplify, least)
     keep = ~np.isin(values, list(drop))
     polygons, values = polygons[keep], values[keep]
     areas = shapely.area(polygons) * pixel_area

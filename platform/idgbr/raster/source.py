@@ -156,7 +156,7 @@ def _open(uri: str) -> rasterio.io.DatasetReader:
         dataset = open_quietly(uri)
     except GDAL_ERRORS as error:
         raise UserError(
-            f"{uri}: cannot be opened as a raster ({reason(error)}). Expected an image that GDAL reads, such as GeoTIFF."
+            f"{uri}: cannot be opened as a raster ({reason(error)}). Expected an image GDAL can read, like GeoTIFF."
         ) from error
     if dataset.count == 0:
         inside = ", ".join(dataset.subdatasets[:5]) or "none"

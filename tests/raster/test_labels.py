@@ -1,0 +1,154 @@
+"""Labels as index raster, colour raster and polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+
+from idgbr import IGNORE
+from idgbr.config.tree import ClassSpec, LabelConfig
+from idgbr.errors import UserError
+from idgbr.raster.grid import Window
+from idgbr.raster.labels import label_reader, read_label
+from idgbr.raster.scene import Scene
+
+Make = Callable[..., str]
+CLASSES = [ClassSpec(name=n, colour=c) for n, c in (("ground", "#ffffff"), ("roof", "#0000ff"), ("tree", "#00ff00"))]
+WINDOW = Window(0, 0, 70, 90)
+
+
+@pytest.fixture
+def image(make: Make, pixels: np.ndarray) -> Scene:
+    return Scene(make("image.tif", pixels))
+
+
+@pytest.fixture
+def ids() -> np.ndarray:
+    ids = np.random.default_rng(1).integers(0, 3, (1, 70, 90), dtype=np.uint8)
+    ids[0, :4] = 255
+    return ids
+
+
+def test_index_labels_follow_the_scenes_rectangle(make: Make, image: Scene, ids: np.ndarray) -> None:
+    path = make("label.tif", ids)
+    np.testing.assert_array_equal(read_label(path, image, CLASSES, LabelConfig(), WINDOW), ids[0])
+    reader = label_reader(path, image.crop(Window(10, 20, 30, 40)), CLASSES, LabelConfig())
+    np.testing.assert_array_equal(reader.read(Window(5, 5, 10, 10)), ids[0, 15:25, 25:35])
+    assert (reader.read(Window(-5, 0, 5, 5)) == IGNORE).all()
+
+
+def test_index_values_are_mapped(make: Make, image: Scene, ids: np.ndarray) -> None:
+    raw = ids.astype(np.uint16) * 100
+    raw[ids == 255] = 9
+    config = LabelConfig(values={0: 0, 100: 1, 200: 2}, ignore=[9])
+    label = read_label(make("label.tif", raw, nodata=0), image, CLASSES, config, WINDOW)
+    np.testing.assert_array_equal(label, ids[0])
+    binary = np.where(ids == 1, 255, 0).astype(np.uint8)
+    label = read_label(make("binary.tif", binary), image, CLASSES, LabelConfig(nonzero=True), WINDOW)
+    np.testing.assert_array_equal(label, (ids[0] == 1).astype(np.uint8))
+
+
+def test_nodata_of_an_index_label_is_ignored_unless_mapped(make: Make, image: Scene, ids: np.ndarray) -> None:
+    label = read_label(make("label.tif", ids, nodata=2), image, CLASSES, LabelConfig(), WINDOW)
+    np.testing.assert_array_equal(label, np.where(ids[0] == 2, IGNORE, ids[0]))
+
+
+def test_unknown_id_names_value_file_and_count(make: Make, image: Scene, ids: np.ndarray) -> None:
+    ids[0, 30, 30:37] = 17
+    with pytest.raises(UserError, match=r"label\.tif: value 17 is no class, 7 px"):
+        read_label(make("label.tif", ids), image, CLASSES, LabelConfig(), WINDOW)
+
+
+@pytest.mark.parametrize("palette", [False, True])
+def test_colour_labels(make: Make, image: Scene, ids: np.ndarray, palette: bool) -> None:
+    table = np.zeros((256, 3), np.uint8)
+    table[:3] = [(255, 255, 255), (0, 0, 255), (0, 255, 0)]
+    if palette:
+        path = make("label.tif", ids, colormap={i: (*map(int, table[i]), 255) for i in (0, 1, 2, 255)})
+    else:
+        path = make("label.tif", table[ids[0]].transpose(2, 0, 1))
+    config = LabelConfig(kind="colour")
+    np.testing.assert_array_equal(read_label(path, image, CLASSES, config, WINDOW), ids[0])
+
+
+def test_unknown_colour_names_colour_file_and_count(make: Make, image: Scene, ids: np.ndarray) -> None:
+    rgb = np.zeros((3, 70, 90), np.uint8)
+    rgb[:, 50, :5] = np.array([[18], [52], [86]])
+    with pytest.raises(UserError, match=r"label\.tif: colour #123456 is no class, 5 px"):
+        read_label(make("label.tif", rgb), image, CLASSES, LabelConfig(kind="colour"), WINDOW)
+    with pytest.raises(UserError, match="without a colour table"):
+        read_label(make("index.tif", ids), image, CLASSES, LabelConfig(kind="colour"), WINDOW)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"crs": "EPSG:32637"}, "EPSG:32636.*EPSG:32637"), ({"col": 3}, "shifted by up to 3 px")],
+)
+def test_mismatch_names_both_sides(make: Make, image: Scene, ids: np.ndarray, change: dict, words: str) -> None:
+    with pytest.raises(UserError, match=rf"label\.tif.*image\.tif.*{words}"):
+        read_label(make("label.tif", ids, **change), image, CLASSES, LabelConfig(), WINDOW)
+    with pytest.raises(UserError, match="70 x 90.*60 x 90"):
+        read_label(make("short.tif", ids[:, :60]), image, CLASSES, LabelConfig(), WINDOW)
+    bare = make("bare.tif", ids, crs=None, transform=None)
+    np.testing.assert_array_equal(read_label(bare, image, CLASSES, LabelConfig(), WINDOW), ids[0])
+
+
+def test_labels_of_a_resampled_scene_stay_ids(make: Make, image: Scene) -> None:
+    ids = np.zeros((1, 70, 90), np.uint8)
+    ids[:, :, 46:] = 2
+    coarse = Scene(image.uri, resample_to=1.0)
+    label = read_label(make("label.tif", ids), coarse, CLASSES, LabelConfig(), Window(0, 0, 35, 45))
+    np.testing.assert_array_equal(label[0], np.repeat([0, 2], [23, 22]))
+
+
+def _vector(path: Path, **columns: list) -> str:
+    """A roof on rows 10-20, columns 20-40, and a tree on rows 30-40, columns 60-80, in longitude and latitude."""
+    boxes = [shapely.box(500010, 99990, 500020, 99995), shapely.box(500030, 99980, 500040, 99985)]
+    gpd.GeoDataFrame(columns, geometry=boxes, crs="EPSG:32636").to_crs("EPSG:4326").to_file(path)
+    return str(path)
+
+
+def test_polygons_are_burnt(image: Scene, tmp_path: Path) -> None:
+    expected = np.zeros((70, 90), np.uint8)
+    expected[10:20, 20:40], expected[30:40, 60:80] = 1, 2
+    for name, values in (("a.geojson", ["roof", "Tree"]), ("b.gpkg", [1, 2])):
+        path = _vector(tmp_path / name, kind=values)
+        config = LabelConfig(kind="vector", attribute="kind")
+        np.testing.assert_array_equal(read_label(path, image, CLASSES, config, WINDOW), expected)
+    reader = label_reader(path, image.crop(Window(5, 5, 30, 70)), CLASSES, LabelConfig(kind="vector", burn=2))
+    part = reader.read(Window(-5, 0, 40, 70))
+    assert (part[:5] == IGNORE).all()
+    assert (part[35:] == IGNORE).all()
+    np.testing.assert_array_equal(part[5:35], np.where(expected[5:35, 5:75] > 0, 2, 0))
+
+
+def test_bad_vectors_are_refused(make: Make, image: Scene, tmp_path: Path, pixels: np.ndarray) -> None:
+    path = _vector(tmp_path / "a.geojson", kind=["roof", "shed"])
+    with pytest.raises(UserError, match="'kind' is shed in 1 polygons"):
+        read_label(path, image, CLASSES, LabelConfig(kind="vector", attribute="kind"), WINDOW)
+    with pytest.raises(UserError, match="no attribute 'class'.*kind"):
+        read_label(path, image, CLASSES, LabelConfig(kind="vector", attribute="class"), WINDOW)
+    far = Scene(make("far.tif", pixels, col=10**5))
+    with pytest.raises(UserError, match="lies elsewhere"):
+        read_label(path, far, CLASSES, LabelConfig(kind="vector"), WINDOW)
+    bare = Scene(make("bare.tif", pixels, crs=None, transform=None))
+    with pytest.raises(UserError, match="EPSG:4326.*none"):
+        read_label(path, bare, CLASSES, LabelConfig(kind="vector"), WINDOW)
+    with pytest.raises(UserError, match="no such file"):
+        read_label(str(tmp_path / "no.gpkg"), image, CLASSES, LabelConfig(kind="vector"), WINDOW)
+
+
+def test_kampalas_polygons_agree_with_its_mask(data_dir: Path) -> None:
+    folder = data_dir / "kampala"
+    image = Scene(str(folder / "kampala_blockA_image.tif"))
+    classes = [ClassSpec(name="other", colour="#000000"), ClassSpec(name="building", colour="#ff0000")]
+    window = Window(500, 500, 1000, 1000)
+    mask = read_label(str(folder / "kampala_blockA_mask.tif"), image, classes, LabelConfig(), window)
+    config = LabelConfig(kind="vector", attribute="class")
+    burnt = read_label(str(folder / "kampala_blockA_labels.geojson"), image, classes, config, window)
+    assert (mask != burnt)[mask != IGNORE].mean() < 0.002

@@ -1,0 +1,77 @@
+"""Window plans and the blending of their values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from idgbr.raster.blending import StripBlender
+from idgbr.raster.windows import plan_windows, taper
+
+SHAPES = [(100, 130), (33, 200), (20, 20), (32, 32), (57, 31), (1, 1)]
+OFFSETS = [(0, 0), (7, 19), (-5, 3), (100, 41)]
+
+
+def _blend(height: int, width: int, offset: tuple[int, int], truth: np.ndarray, overlap: int = 12) -> np.ndarray:
+    """Blends windows cut out of `truth` (C, H, W), which reaches 64 px beyond the scene on all sides."""
+    plan = plan_windows(height, width, 32, overlap, offset)
+    blender = StripBlender(height, width, len(truth), plan, 32, overlap)
+    strips = []
+    for window in plan:
+        strips += list(blender.add(window, truth[:, *window.slices((-64, -64))]))
+    strips += list(blender.finish())
+    assert [row for row, _ in strips] == np.cumsum([0] + [s.shape[1] for _, s in strips])[:-1].tolist()
+    return np.concatenate([strip for _, strip in strips], axis=1)
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize(("height", "width"), SHAPES)
+def test_plan_covers_every_pixel_with_weight(height: int, width: int, offset: tuple[int, int]) -> None:
+    weight = np.zeros((height + 128, width + 128))
+    plan = plan_windows(height, width, 32, 12, offset)
+    for window in plan:
+        weight[window.slices((-64, -64))] += taper(32, 12)
+    assert (weight[64:-64, 64:-64] > 0).all()
+    assert plan == sorted(plan)
+    if height <= 32 and width <= 32:
+        assert len(plan) == 1
+
+
+def test_plan_is_anchored_to_the_scene() -> None:
+    small, large = plan_windows(300, 300, 64, 16), plan_windows(300, 900, 64, 16)
+    assert {w for w in large if w.col < 200} == {w for w in small if w.col < 200}
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize(("height", "width"), SHAPES)
+def test_constant_and_ramp_come_back(height: int, width: int, offset: tuple[int, int]) -> None:
+    rows, cols = np.mgrid[-64 : height + 64, -64 : width + 64].astype(np.float32)
+    truth = np.stack([np.full_like(rows, 0.7), rows * 2 - cols])
+    blended = _blend(height, width, offset, truth)
+    np.testing.assert_allclose(blended, truth[:, 64:-64, 64:-64], rtol=1e-6, atol=1e-4)
+
+
+def test_strips_of_wide_scenes_are_low_and_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("idgbr.raster.blending._STRIP_BYTES", 5000)
+    rows, cols = np.mgrid[-64:164, -64:464].astype(np.float32)
+    blended = _blend(100, 400, (3, 3), (rows + cols)[None])
+    np.testing.assert_allclose(blended[0], (rows + cols)[64:-64, 64:-64], atol=1e-3)
+
+
+def test_no_seam_between_windows_that_disagree() -> None:
+    plan = plan_windows(32, 52, 32, 12)
+    blender = StripBlender(32, 52, 1, plan, 32, 12)
+    strips = [s for w in plan for s in blender.add(w, np.full((1, 32, 32), float(w.col > 0)))]
+    line = np.concatenate([s for _, s in strips + list(blender.finish())], axis=1)[0, 16]
+    assert line[0] == 0
+    assert line[-1] == 1
+    assert np.abs(np.diff(line)).max() < 0.15
+
+
+def test_order_and_completeness_are_checked() -> None:
+    plan = plan_windows(64, 64, 32, 8)
+    blender = StripBlender(64, 64, 1, plan, 32, 8)
+    with pytest.raises(ValueError, match="order"):
+        list(blender.add(plan[1], np.zeros((1, 32, 32))))
+    with pytest.raises(ValueError, match="not added"):
+        list(blender.finish())
