@@ -11,22 +11,9 @@ import torch
 from torch import Tensor
 
 from idgbr.config.tree import AugmentationConfig
+from idgbr.dihedral import dihedral, inverse_dihedral
 
-
-def dihedral(x: Tensor, k: int) -> Tensor:
-    """One of the eight symmetries of the square on x (..., H, W): mirrored left-right if k >= 4, then k % 4 quarter
-    turns. Odd k swaps height and width.
-    """
-    if k & 4:
-        x = x.flip(-1)
-    return x.rot90(k & 3, (-2, -1)) if k & 3 else x
-
-
-def inverse_dihedral(x: Tensor, k: int) -> Tensor:
-    """Undoes `dihedral(x, k)`."""
-    if k & 3:
-        x = x.rot90(-(k & 3), (-2, -1))
-    return x.flip(-1) if k & 4 else x
+__all__ = ["augment", "dihedral", "inverse_dihedral"]
 
 
 def augment(

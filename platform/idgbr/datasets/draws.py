@@ -98,7 +98,7 @@ class DrawPlan:
         generator = np.random.Philox(key=self.seed)
         generator.advance(start * _WORDS // 4)
         words = generator.random_raw(count * _WORDS).reshape(count, _WORDS)
-        unit = (words >> np.uint64(11)) * 2.0**-53
+        unit = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
         region, row, col = self._centres(unit)
         top, left = self._corner(region, row, 0), self._corner(region, col, 1)
         turn = (words[:, 6] >> np.uint64(61)).astype(np.int64) if self._dihedral else np.zeros(count, np.int64)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from idgbr import IGNORE
 from idgbr.datasets.draws import Draw
@@ -42,5 +44,25 @@ def read_sample(prepared: PreparedRegion, draw: Draw, window: int) -> dict[str, 
         "col": prepared.origin[1] + draw.col,
     }
     if prepared.coarse is not None:
-        sample["coarse"] = Scene(prepared.coarse).read(place)[0]
+        sample["coarse"] = _read_coarse(prepared.coarse, place, prepared.grid.window)
     return sample
+
+
+def _read_coarse(path: str, place: Window, region: Window) -> NDArray[np.uint8]:
+    """All bands (C, S, S) of a coarse map, ids being IGNORE outside of the region.
+
+    Bands are named one by one and validity is not asked for: a writer may have marked the fourth of four uint8 bands as
+    alpha, which here is a probability like the others.
+    """
+    coarse, _ = Scene(path, bands=_all_bands(path)).read(place)
+    outside = np.ones(coarse.shape[1:], bool)
+    inside = place.intersect(region)
+    if inside is not None:
+        outside[inside.slices((place.row, place.col))] = False
+    coarse[0, outside] = IGNORE
+    return coarse
+
+
+@lru_cache(maxsize=4096)
+def _all_bands(path: str) -> tuple[int, ...]:
+    return tuple(range(1, len(Scene(path).profile().bands) + 1))

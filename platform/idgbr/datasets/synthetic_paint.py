@@ -163,7 +163,7 @@ def _paint_buildings(canvas: _Canvas, lines: list[Floats], cast: NDArray) -> Non
                 sites.append((line[at] + off * np.array([-np.sin(angle), np.cos(angle)]), angle))
     sites += [(rng.uniform(0, size, 2), rng.uniform(0, np.pi)) for _ in range(size // 8)]
     for site, angle in sites:
-        if not (0 <= site).all() or not (site < size).all():
+        if not (site >= 0).all() or not (site < size).all():
             continue
         half = rng.uniform((15, 11), (32, 20))
         parts = [_rectangle(site, angle, half)]

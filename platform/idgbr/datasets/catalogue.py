@@ -1,0 +1,68 @@
+"""The catalogue: every labelled scene an experiment's data configuration names, checked and sorted."""
+
+from __future__ import annotations
+
+from idgbr.config.tree import DataConfig, FolderSource, JsonlSource, PresetSource, SyntheticSource
+from idgbr.datasets.jsonl import jsonl_scenes
+from idgbr.datasets.labelled import (
+    LabelledScene,
+    check_gsd,
+    make_scene,
+    pair_up,
+    refuse_duplicates,
+    unique_ids,
+    with_common_gsd,
+)
+from idgbr.datasets.presets import preset_scenes
+from idgbr.datasets.synthetic import make_scenes
+from idgbr.errors import UserError
+from idgbr.raster.listing import IMAGE_SUFFIXES, VECTOR_SUFFIXES, expand
+
+__all__ = ["LabelledScene", "catalogue", "check_gsd"]
+
+
+def catalogue(config: DataConfig) -> list[LabelledScene]:
+    """All labelled scenes of a data set, sorted by id, each opened once to see that it can be read.
+
+    Raises:
+        UserError: nothing found, files without partners, unreadable imagery, or imagery of another scale.
+    """
+    source = config.source
+    if isinstance(source, FolderSource):
+        scenes = _folder_scenes(source, config)
+    elif isinstance(source, JsonlSource):
+        scenes = jsonl_scenes(source, config)
+    elif isinstance(source, PresetSource):
+        scenes = preset_scenes(source, config)
+    else:
+        scenes = _synthetic_scenes(source, config)
+    refuse_duplicates(scenes)
+    for scene in scenes:
+        scene.image.check()
+    return sorted(with_common_gsd(scenes, config), key=lambda scene: scene.id)
+
+
+def _folder_scenes(source: FolderSource, config: DataConfig) -> list[LabelledScene]:
+    """Image and label files paired by name; one vector file serves all images."""
+    if not source.labels:
+        raise UserError("data.source.labels is empty: training and evaluation need labels beside the images")
+    images = expand(source.images)
+    labels = expand(source.labels, VECTOR_SUFFIXES if config.label.kind == "vector" else IMAGE_SUFFIXES)
+    if config.label.kind == "vector" and len(labels) == 1:
+        pairs = [(image, labels[0]) for image in images]
+    else:
+        pairs = pair_up(images, labels, source.pair)
+    ids = unique_ids([image for image, _ in pairs])
+    return [
+        LabelledScene(name, make_scene(image, config), label) for name, (image, label) in zip(ids, pairs, strict=True)
+    ]
+
+
+def _synthetic_scenes(source: SyntheticSource, config: DataConfig) -> list[LabelledScene]:
+    """Made-up scenes, painted if the folder does not hold them yet."""
+    made = make_scenes(source)
+    ids = unique_ids([image for image, _, _ in made])
+    return [
+        LabelledScene(name, make_scene(image, config), label, split)
+        for name, (image, label, split) in zip(ids, made, strict=True)
+    ]
