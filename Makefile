@@ -7,7 +7,9 @@ STAMP := $(VENV)/.installed
 # One thread a process: Ray's workers fill the processors, and threads on top of them only wait for each other.
 export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
-export RAY_AUTH_MODE ?= disabled
+# A Ray started here asks for a token of this checkout's own, instead of one it would leave in the home folder.
+export RAY_AUTH_MODE ?= token
+export RAY_AUTH_TOKEN_PATH ?= $(CURDIR)/$(VENV)/ray-token
 export IDGBR_DATA ?= $(CURDIR)/.data
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export MPLBACKEND ?= Agg
@@ -26,6 +28,7 @@ $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	(umask 077; $(BIN)/python -c "import secrets; print(secrets.token_hex(32), end='')" > $(VENV)/ray-token)
 	touch $@
 
 demo: $(STAMP)

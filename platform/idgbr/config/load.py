@@ -92,7 +92,8 @@ def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None
     """
     overrides = dict(overrides or {})
     content = read_yaml(path)
-    for key, value in overrides.items():
+    # Shorter keys first: a whole section before its keys. Within a section `kind` first, it drops what is not its own.
+    for key, value in sorted(overrides.items(), key=lambda item: (item[0].count("."), not item[0].endswith(".kind"))):
         _set(content, key.split("."), value)
     return validate(Experiment, content, str(path), overrides)
 
