@@ -86,7 +86,8 @@ def test_intervals_agree_with_the_reported_figures() -> None:
     for interval in intervals(coarse, refined, repeats=300):
         reported = getattr(after, interval.metric) - getattr(before, interval.metric)
         assert interval.difference == pytest.approx(reported), interval.metric
-        assert interval.low is not None and interval.high is not None
+        assert interval.low is not None
+        assert interval.high is not None
         assert interval.low < reported < interval.high
         assert interval.above_zero
     same = intervals(coarse, coarse, repeats=50)
@@ -100,7 +101,8 @@ def test_interval_covers_a_known_difference() -> None:
     for seed in range(40):
         a, b = rng.normal(0.0, 1.0, (200, 1)), rng.normal(0.5, 1.0, (200, 1))
         found = paired_interval(a, b, lambda s: s[:, 0] / 200, 400, seed)
-        assert found.low is not None and found.high is not None
+        assert found.low is not None
+        assert found.high is not None
         hits += found.low < 0.5 < found.high
     assert hits >= 34
 

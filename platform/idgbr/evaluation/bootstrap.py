@@ -47,7 +47,8 @@ def paired_interval(
     pooled before the statistic is taken, as the reported figure pools them.
 
     Args:
-        blocks_a, blocks_b: (n, ...) counts of the same n blocks; b is the method that should be better.
+        blocks_a: (n, ...) counts of n blocks.
+        blocks_b: the same of the method that should be better, for the same blocks.
         statistic: figure of pooled counts.
         repeats: number of resamples; 0 gives no interval.
         seed: of the resampling.

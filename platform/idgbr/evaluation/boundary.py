@@ -96,7 +96,8 @@ def fill_ignored(labels: np.ndarray, valid: np.ndarray) -> np.ndarray:
     if valid.all() or not valid.any():
         return labels
     nearest = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
-    return labels[tuple(nearest)]
+    filled: np.ndarray = labels[tuple(nearest)]
+    return filled
 
 
 def weighted_f(pred: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> float:
@@ -106,7 +107,8 @@ def weighted_f(pred: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = N
     array) and forgiven where that lowers them; false alarms weigh 2 - 0.5^(d/5), d px away from the nearest true pixel.
 
     Args:
-        pred, truth: (H, W) bool.
+        pred: (H, W) bool.
+        truth: (H, W) bool.
         valid: (H, W) bool; other pixels count neither as true nor as error.
 
     Returns:

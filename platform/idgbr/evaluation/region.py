@@ -25,12 +25,13 @@ def confusion(pred: np.ndarray, truth: np.ndarray, classes: int, *, unanswered: 
         ValueError: the shapes differ, or an id is not a class.
     """
     block = np.zeros(truth.shape, dtype=np.int32)
-    counts = block_confusion(pred, truth, classes, block, 1)[0]
+    counts: np.ndarray = block_confusion(pred, truth, classes, block, 1)[0]
     if unanswered:
         return counts
     if counts[:, classes].any():
         raise ValueError(f"{counts[:, classes].sum()} labelled pixels have no predicted class")
-    return counts[:, :classes]
+    answered: np.ndarray = counts[:, :classes]
+    return answered
 
 
 def block_confusion(pred: np.ndarray, truth: np.ndarray, classes: int, block: np.ndarray, blocks: int) -> np.ndarray:
@@ -59,9 +60,11 @@ def block_confusion(pred: np.ndarray, truth: np.ndarray, classes: int, block: np
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole as float64, NaN where whole is 0."""
+    """Divide: part / whole as float64, NaN where whole is 0."""
     part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
-    return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0)
+    out = np.full(np.broadcast(part, whole).shape, np.nan)
+    np.divide(part, whole, out=out, where=whole > 0)
+    return out
 
 
 def mean(values: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -18,7 +18,8 @@ def repair_counts(refined: np.ndarray, coarse: np.ndarray, truth: np.ndarray, bl
     """Pixels behind the repair figures, per block.
 
     Args:
-        refined, coarse: (H, W) predicted class ids.
+        refined: (H, W) predicted class ids.
+        coarse: (H, W) class ids of the map it came from.
         truth: (H, W) true class ids, IGNORE where there is no label.
         blocks: the blocks of (H, W).
 

@@ -94,7 +94,8 @@ def merge(tallies: Iterable[Tally]) -> Tally:
     blocks, images = np.argsort(block_region, kind="stable"), np.argsort(image_region, kind="stable")
 
     def joined(name: str, by: np.ndarray) -> np.ndarray:
-        return np.concatenate([getattr(part, name) for part in parts])[by]
+        values: np.ndarray = np.concatenate([getattr(part, name) for part in parts])
+        return np.take(values, by, axis=0)
 
     return Tally(
         parts[0].classes,
