@@ -20,9 +20,9 @@ from idgbr.errors import UserError
 class GuidedFilter:
     """He et al. (TPAMI 2013), colour guide, on every class's membership; the largest wins."""
 
-    radius: int = 8
+    radius: int = 4
     """Radius of the window in pixels."""
-    eps: float = 1e-3
+    eps: float = 1e-2
     """Regularisation, for a guide in 0..1."""
     tile: int = 1024
     margin: int = 32
@@ -36,9 +36,9 @@ class GrabCut:
     if that is among them, else the first claim stands.
     """
 
-    band: int = 5
+    band: int = 4
     """Half width in pixels of the band that may change."""
-    iterations: int = 2
+    iterations: int = 1
     tile: int = 384
     margin: int = 32
 
@@ -47,7 +47,7 @@ class GrabCut:
 class DenseCRF:
     """Krähenbühl & Koltun (2011), fully connected, Gaussian edge potentials."""
 
-    confidence: float = 0.7
+    confidence: float = 0.9
     """Probability of the coarse label, where the coarse map has no probabilities."""
     smooth_sxy: float = 3.0
     smooth_weight: float = 3.0
