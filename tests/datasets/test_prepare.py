@@ -146,7 +146,8 @@ def test_a_fourth_band_of_a_copy_is_no_alpha(write_raster: WriteRaster, tmp_path
     write_raster(tmp_path / "a.tif", image, photometric="MINISBLACK")
     write_raster(tmp_path / "a_mask.tif", np.ones((600, 600), np.uint8))
     config = DataConfig(
-        name="toy", classes=[{"name": "a", "colour": "#000001"}, {"name": "b", "colour": "#000002"}], bands=[4, 3, 2, 1],
+        name="toy", classes=[{"name": "a", "colour": "#000001"}, {"name": "b", "colour": "#000002"}],
+        bands=[4, 3, 2, 1],
         source=FolderSource(images=[str(tmp_path / "a.tif")], labels=[str(tmp_path / "a_mask.tif")], pair="^(a)"),
         split=SplitConfig(by="block", block=300),
     )
