@@ -92,7 +92,7 @@ def test_unknown_colour_names_colour_file_and_count(make: Make, image: Scene, id
 def test_mismatch_names_both_sides(make: Make, image: Scene, ids: np.ndarray, change: dict, words: str) -> None:
     with pytest.raises(UserError, match=rf"label\.tif.*image\.tif.*{words}"):
         read_label(make("label.tif", ids, **change), image, CLASSES, LabelConfig(), WINDOW)
-    with pytest.raises(UserError, match="70 x 90.*60 x 90"):
+    with pytest.raises(UserError, match=r"70 x 90.*60 x 90"):
         read_label(make("short.tif", ids[:, :60]), image, CLASSES, LabelConfig(), WINDOW)
     bare = make("bare.tif", ids, crs=None, transform=None)
     np.testing.assert_array_equal(read_label(bare, image, CLASSES, LabelConfig(), WINDOW), ids[0])
@@ -131,13 +131,13 @@ def test_bad_vectors_are_refused(make: Make, image: Scene, tmp_path: Path, pixel
     path = _vector(tmp_path / "a.geojson", kind=["roof", "shed"])
     with pytest.raises(UserError, match="'kind' is shed in 1 polygons"):
         read_label(path, image, CLASSES, LabelConfig(kind="vector", attribute="kind"), WINDOW)
-    with pytest.raises(UserError, match="no attribute 'class'.*kind"):
+    with pytest.raises(UserError, match=r"no attribute 'class'.*kind"):
         read_label(path, image, CLASSES, LabelConfig(kind="vector", attribute="class"), WINDOW)
     far = Scene(make("far.tif", pixels, col=10**5))
     with pytest.raises(UserError, match="lies elsewhere"):
         read_label(path, far, CLASSES, LabelConfig(kind="vector"), WINDOW)
     bare = Scene(make("bare.tif", pixels, crs=None, transform=None))
-    with pytest.raises(UserError, match="EPSG:4326.*none"):
+    with pytest.raises(UserError, match=r"EPSG:4326.*none"):
         read_label(path, bare, CLASSES, LabelConfig(kind="vector"), WINDOW)
     with pytest.raises(UserError, match="no such file"):
         read_label(str(tmp_path / "no.gpkg"), image, CLASSES, LabelConfig(kind="vector"), WINDOW)

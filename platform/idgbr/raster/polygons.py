@@ -37,7 +37,7 @@ def polygonise(
 
     Neighbouring polygons share their edges vertex by vertex, before and after simplification, so that nothing
     overlaps and nothing gapes. Areas below the minimum join their largest neighbour, or go where all round is
-    nodata. The map is held in memory, a byte a pixel.
+    nodata; specks of nodata below it leave no holes. The map is held in memory, a byte a pixel.
 
     Args:
         raster_path: class ids in band 1.
@@ -72,7 +72,7 @@ def polygonise(
 
 
 def _sieved(ids: np.ndarray, least: float) -> np.ndarray:
-    """Areas of fewer than `least` pixels joined to their neighbours; those among nodata stay."""
+    """Areas and holes of fewer than `least` pixels joined to their neighbours; areas amid nodata stay."""
     valid = ids != IGNORE
     for size in _sizes(int(np.ceil(least))):
         for _ in range(_SIEVE_PASSES):
@@ -81,7 +81,8 @@ def _sieved(ids: np.ndarray, least: float) -> np.ndarray:
             if (merged == ids).all():
                 break
             ids = merged
-    return ids
+    filled = rasterio.features.sieve(ids, size=int(np.ceil(least)), connectivity=4) if least > 1 else ids
+    return np.where(valid, ids, filled)
 
 
 def _sizes(least: int) -> list[int]:

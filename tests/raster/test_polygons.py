@@ -1,0 +1,119 @@
+"""Polygons of a map: valid, overlapping nowhere, covering exactly the map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio.features
+import shapely
+
+from idgbr.errors import UserError
+from idgbr.raster.polygons import polygonise
+from idgbr.raster.scene import Scene
+
+Make = Callable[..., str]
+CLASSES = [(0, "ground", "#ffffff"), (1, "roof", "#ff0000"), (2, "tree", "#00ff00")]
+
+
+@pytest.fixture
+def noise() -> np.ndarray:
+    """Every awkward neighbourhood of ids there is, beside larger areas and nodata."""
+    ids = np.random.default_rng(0).integers(0, 3, (1, 60, 80), dtype=np.uint8)
+    ids[0, 20:50, 20:60] = 1
+    ids[0, :8, :10] = 255
+    ids[0, 3, 3] = 2
+    return ids
+
+
+def _check_coverage(frame: gpd.GeoDataFrame) -> None:
+    shapes = frame.geometry.values
+    assert frame.is_valid.all()
+    assert set(frame.geom_type) == {"Polygon"}
+    assert shapely.coverage_is_valid(shapes)
+    assert shapely.area(shapes).sum() == pytest.approx(shapely.union_all(shapes).area, rel=1e-9)
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+def test_polygons_are_the_map(make: Make, tmp_path: Path, noise: np.ndarray, suffix: str) -> None:
+    path = make("map.tif", noise, nodata=255)
+    count = polygonise(path, tmp_path / f"out{suffix}", CLASSES, 0)
+    frame = gpd.read_file(tmp_path / f"out{suffix}")
+    assert len(frame) == count
+    _check_coverage(frame)
+    assert frame.crs.to_epsg() == (32636 if suffix == ".gpkg" else 4326)
+    if suffix == ".geojson":
+        assert frame.total_bounds[0] == pytest.approx(33, abs=1e-3)  # longitude first
+    burnt = rasterio.features.rasterize(
+        zip(frame.to_crs(32636).geometry, frame.class_id, strict=True),
+        out_shape=noise.shape[1:],
+        transform=rasterio.transform.from_origin(500000, 100000, 0.5, 0.5),
+        fill=255,
+    )
+    np.testing.assert_array_equal(burnt, noise[0])
+    assert set(zip(frame["class"], frame.colour, strict=True)) == {(n, c) for _, n, c in CLASSES}
+    assert frame.area_m2.sum() == pytest.approx((noise != 255).sum() * 0.25)
+    assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_specks_of_nodata_leave_no_holes(make: Make, tmp_path: Path) -> None:
+    ids = np.ones((1, 40, 40), np.uint8)
+    ids[0, 10, 10], ids[0, 20:30, 20:30] = 255, 255
+    polygonise(make("map.tif", ids, nodata=255), tmp_path / "out.gpkg", CLASSES, 1)
+    [shape] = gpd.read_file(tmp_path / "out.gpkg").geometry
+    assert len(shape.interiors) == 1
+
+
+@pytest.mark.parametrize("simplify", [0.0, 1.5, 4.0])
+def test_slivers_join_neighbours_and_edges_stay_shared(
+    make: Make, tmp_path: Path, noise: np.ndarray, simplify: float
+) -> None:
+    polygonise(make("map.tif", noise, nodata=255), tmp_path / "out.gpkg", CLASSES, 2.5, simplify)
+    frame = gpd.read_file(tmp_path / "out.gpkg")
+    _check_coverage(frame)
+    if simplify == 0:
+        assert frame.area_m2.min() >= 2.5
+        assert frame.area_m2.sum() == pytest.approx(((noise != 255).sum() - 1) * 0.25)  # one pixel amid nodata went
+
+
+def test_dropped_background_leaves_the_rest(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
+    polygonise(make("map.tif", noise, nodata=255), tmp_path / "out.gpkg", CLASSES, 0, drop={0})
+    frame = gpd.read_file(tmp_path / "out.gpkg")
+    assert set(frame.class_id) == {1, 2}
+    empty = make("empty.tif", np.zeros((1, 9, 9), np.uint8))
+    assert polygonise(empty, tmp_path / "empty.geojson", CLASSES, 0, drop={0}) == 0
+    assert len(gpd.read_file(tmp_path / "empty.geojson")) == 0
+
+
+def test_a_map_without_georeference_is_in_pixels(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
+    path = make("map.tif", noise, nodata=255, crs=None, transform=None)
+    polygonise(path, tmp_path / "out.gpkg", CLASSES, 5)
+    frame = gpd.read_file(tmp_path / "out.gpkg")
+    assert frame.crs is None
+    assert frame.total_bounds.tolist() == [0, 0, 80, 60]
+    assert frame.area_m2.min() >= 5
+
+
+def test_bad_outputs_are_messages(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
+    path = make("map.tif", noise)
+    with pytest.raises(UserError, match=r"'\.kml'.*\.gpkg, \.geojson"):
+        polygonise(path, tmp_path / "out.kml", CLASSES, 0)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        polygonise(path, tmp_path / "file" / "out.gpkg", CLASSES, 0)
+
+
+def test_kampalas_mask_becomes_its_polygons(data_dir: Path, tmp_path: Path) -> None:
+    mask = str(data_dir / "kampala" / "kampala_blockA_mask.tif")
+    polygonise(mask, tmp_path / "out.geojson", CLASSES, 1.0, 1.0)
+    frame = gpd.read_file(tmp_path / "out.geojson")
+    _check_coverage(frame)
+    truth = gpd.read_file(data_dir / "kampala" / "kampala_blockA_labels.geojson").to_crs(3857).make_valid()
+    made = frame[frame.class_id == 1].to_crs(3857)
+    one, other = (
+        shapely.union_all(g.values) for g in (made.make_valid(), truth.clip_by_rect(*Scene(mask).grid().bounds))
+    )
+    assert one.intersection(other).area > 0.97 * one.union(other).area
