@@ -12,7 +12,8 @@ from idgbr.raster.grid import Grid, Window
 from idgbr.raster.source import Source
 
 _PROBE = 64
-_BIG = 64 * 2**20
+_BIG = 8 * 2**20
+"""Bytes from which an untiled file is worth a tiled copy: a 13 MB PNG takes 130 ms a window, its tiled copy 5."""
 
 
 @dataclass(frozen=True)
