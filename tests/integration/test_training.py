@@ -36,7 +36,8 @@ def spec(folder: Path, name: str, log: str = "", **training: object) -> StageSpe
 def test_every_draw_once_from_any_step(ray_session: None, tmp_path: Path, world: int) -> None:
     windows = spec(tmp_path, "cover").windows
     for start, stop in ((0, 30), (7, 30)):
-        seen = [columns["index"] for rank in range(world) for columns in planned_batches(windows, start, stop, rank, world)]
+        ranks = [planned_batches(windows, start, stop, rank, world) for rank in range(world)]
+        seen = [columns["index"] for batches in ranks for columns in batches]
         assert sorted(np.concatenate(seen)) == list(range(start * windows.batch, stop * windows.batch))
         assert {len(part) for part in seen} == {windows.batch // world}
 

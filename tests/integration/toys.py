@@ -38,7 +38,8 @@ def toy_region(folder: Path, name: str, size: int = 128, split: str = "train", s
     values, valid = scene.read(scene.grid().window)
     return PreparedRegion(
         id=name, split=split, image=scene, label=str(paths[1]), grid=scene.grid(), origin=(0, 0),
-        histogram=tuple(int((label == k).sum()) for k in range(CLASSES)), boundary_pixels=size, valid_pixels=int(valid.sum()),
+        histogram=tuple(int((label == k).sum()) for k in range(CLASSES)), boundary_pixels=size,
+        valid_pixels=int(valid.sum()),
         stats=BandStats.of(values, valid),
     )  # fmt: skip
 
@@ -47,7 +48,8 @@ class ToyTask:
     """Per-pixel classification by two convolutions; as a real task, each sample's noise comes from its own seed."""
 
     def __init__(self, log: str = "") -> None:
-        self.model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU(), nn.Conv2d(8, CLASSES, 1))
+        layers = nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU(), nn.Conv2d(8, CLASSES, 1)
+        self.model = nn.Sequential(*layers)
         self.log = log
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

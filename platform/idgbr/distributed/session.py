@@ -24,7 +24,7 @@ OBJECT_STORE_BYTES = 400 * 2**20
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """Environment variables of every worker of a local Ray: where the package is, and how many threads libraries use."""
+    """Environment of every worker of a local Ray: where the package is, and how many threads libraries use."""
     count = str(threads)
     source_root = str(Path(idgbr.__file__).resolve().parent.parent)
     inherited = os.environ.get("PYTHONPATH", "")

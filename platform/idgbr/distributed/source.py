@@ -83,7 +83,7 @@ def ordered_dataset(
 
 
 def rank_slice(batch: int, rank: int, world: int) -> tuple[int, int]:
-    """The part [start, stop) of a global batch that `rank` of `world` computes: contiguous, sizes differ by one at most."""
+    """The part [start, stop) of a global batch that `rank` of `world` computes; sizes differ by one at most."""
     return batch * rank // world, batch * (rank + 1) // world
 
 

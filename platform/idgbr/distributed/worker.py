@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import tempfile
 import time
@@ -91,7 +92,7 @@ class Worker:
         steps = range(0) if self.done else range(self.step, self.training.steps)
         batches = self._batches(steps.start, steps.stop) if steps else iter(())
         for step, columns in zip(steps, batches, strict=True):
-            # Everything random is a function of the plan's seeds and of this, so a resumed run needs no generator state.
+            # Everything random follows from the plan's seeds and from this: a resumed run needs no generator state.
             torch.manual_seed((self.spec.seed * 1_000_003 + step) * 4096 + self.rank)
             loss, rate = self.optimisation.step(self._pieces(columns), step)
             self.step = step + 1
@@ -123,7 +124,7 @@ class Worker:
         smallest = self.spec.windows.batch // self.world
         parts = min(self.training.accumulate, smallest)
         bounds = [count * i // parts for i in range(parts + 1)]
-        return [{k: v[a:b] for k, v in batch.items()} for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [{k: v[a:b] for k, v in batch.items()} for a, b in itertools.pairwise(bounds)]
 
     @torch.no_grad()
     def _validate(self) -> None:

@@ -1,0 +1,34 @@
+"""Measure a model on a split of a data set; writes one HTML report.
+
+python jobs/evaluate.py --config configs/demo.yaml --model models:/idgbr-demo@challenger
+python jobs/evaluate.py --config configs/demo.yaml --model runs/results/NAME/model --split select
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from idgbr.cli import ExperimentFlags, Switch, run_job
+from idgbr.config.tree import Experiment
+
+
+class Flags(ExperimentFlags):
+    """Flags of evaluation."""
+
+    model: str
+    """models:/NAME@ALIAS, models:/NAME/VERSION or a model folder."""
+    split: Literal["select", "test"] = "test"
+    """Which split to measure on."""
+    fresh: Switch = False
+    """Make the maps again, even where they are there."""
+
+
+def main(flags: Flags, experiment: Experiment) -> dict[str, str]:
+    """Evaluates."""
+    from idgbr.distributed.pipeline import run_evaluation
+
+    return run_evaluation(experiment, flags.model, flags.split, flags.fresh).outputs()
+
+
+if __name__ == "__main__":
+    run_job(main, Flags, __doc__)

@@ -1,0 +1,36 @@
+"""Train both stages and register the model; the test split is not looked at.
+
+    python jobs/train.py --config configs/vaihingen.yaml
+    python jobs/train.py --config configs/vaihingen.yaml --from models:/idgbr-vaihingen@champion
+    ray job submit --working-dir . --runtime-env configs/runtime_env.yaml -- \
+        python jobs/train.py --config configs/vaihingen.yaml
+
+Run again it continues where it ended, with any number of workers.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from idgbr.cli import ExperimentFlags, Switch, run_job
+from idgbr.config.tree import Experiment
+
+
+class Flags(ExperimentFlags):
+    """Flags of training."""
+
+    start: str = Field("", alias="from")
+    """Model both stages start from: models:/NAME@ALIAS, models:/NAME/VERSION or a model folder."""
+    fresh: Switch = False
+    """Forget earlier runs of the same experiment instead of continuing them."""
+
+
+def main(flags: Flags, experiment: Experiment) -> dict[str, str]:
+    """Trains and registers."""
+    from idgbr.distributed.pipeline import run_training
+
+    return run_training(experiment, flags.fresh, flags.start).outputs()
+
+
+if __name__ == "__main__":
+    run_job(main, Flags, __doc__)

@@ -1,0 +1,86 @@
+"""From a data configuration to prepared regions, each prepared where there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+from rich.console import Console
+
+from idgbr.config.tree import DataConfig
+from idgbr.datasets.catalogue import catalogue
+from idgbr.datasets.fingerprint import fingerprint
+from idgbr.datasets.normalisation import Normalisation
+from idgbr.datasets.prepare import PreparedRegion, histogram_table, histogram_warnings, prepare_region
+from idgbr.datasets.splits import Region, split_regions
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A data set ready for training and evaluation; `regions[i]` is what `prepared[i]` was made from."""
+
+    regions: tuple[Region, ...]
+    prepared: tuple[PreparedRegion, ...]
+    normalisation: Normalisation
+    """Measured on the training split."""
+    fingerprint: str
+    gsd: float | None
+    """Ground sample distance of the training imagery in metres, the median over regions."""
+
+    def split(self, name: str) -> tuple[PreparedRegion, ...]:
+        """The prepared regions of a split."""
+        return tuple(region for region in self.prepared if region.split == name)
+
+
+def prepare_data(config: DataConfig, folder: str | Path) -> PreparedData:
+    """Catalogue, split and prepare a data set; prints the class histogram and a warning for every class not seen.
+
+    Raises:
+        UserError: see `catalogue`, `split_regions` and `prepare_region`.
+    """
+    regions = tuple(split_regions(catalogue(config), config.split))
+    prepared = tuple(prepare_all(regions, config, folder))
+    console = Console()
+    console.print(histogram_table(prepared, config.classes))
+    for warning in histogram_warnings(prepared, config.classes):
+        console.print(f"warning: {warning}")
+    train = [region for region in prepared if region.split == "train"]
+    known = sorted(gsd for region in train if (gsd := region.image.resolution()) is not None)
+    return PreparedData(
+        regions,
+        prepared,
+        Normalisation.from_stats(region.stats for region in train),
+        fingerprint(prepared),
+        known[len(known) // 2] if known else None,
+    )
+
+
+def prepare_all(regions: Sequence[Region], config: DataConfig, folder: str | Path) -> list[PreparedRegion]:
+    """Every region prepared, in their order, as tasks all over the cluster."""
+    target = str(Path(folder).resolve())
+    return spread(lambda region: prepare_region(region, config, target), regions)
+
+
+def spread(function: Callable[[Item], Result], items: Sequence[Item], cpus: float = 0.5) -> list[Result]:
+    """`function` of every item, in order, as Ray tasks of a few items each.
+
+    Args:
+        function: anything that can be pickled.
+        items: what to apply it to.
+        cpus: logical CPUs of a task.
+    """
+
+    def some(part: Sequence[Item]) -> list[Result]:
+        return [function(item) for item in part]
+
+    task: Any = ray.remote(num_cpus=cpus)(some)
+    slots = max(1, int(ray.cluster_resources().get("CPU", 1) / cpus))
+    size = max(1, min(32, len(items) // (4 * slots)))
+    references = [task.remote(items[i : i + size]) for i in range(0, len(items), size)]
+    return [result for part in ray.get(references) for result in part]
