@@ -175,12 +175,11 @@ def _tiled(path: Path, grid: Grid, bands: int, dtype: str, image: bool) -> Itera
     options["nodata"] = None if image else IGNORE
     if grid.georeferenced:
         options |= {"crs": grid.crs, "transform": grid.affine}
-    with _whole_or_nothing(path) as temporary, gdal_env(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-        with open_quietly(
-            temporary, mode="w", driver="GTiff", count=bands, height=grid.height, width=grid.width, tiled=True,
-            blockxsize=256, blockysize=256, compress="zstd", zstd_level=1, BIGTIFF="IF_SAFER", **options,
-        ) as dst:
-            yield dst
+    with _whole_or_nothing(path) as temporary, gdal_env(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), open_quietly(
+        temporary, mode="w", driver="GTiff", count=bands, height=grid.height, width=grid.width, tiled=True,
+        blockxsize=256, blockysize=256, compress="zstd", zstd_level=1, BIGTIFF="IF_SAFER", **options,
+    ) as dst:
+        yield dst
 
 
 @contextmanager

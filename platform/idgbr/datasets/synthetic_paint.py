@@ -162,6 +162,7 @@ def _paint_buildings(canvas: _Canvas, lines: list[Floats], cast: NDArray) -> Non
                 off = sign * rng.uniform(38, 50)
                 sites.append((line[at] + off * np.array([-np.sin(angle), np.cos(angle)]), angle))
     sites += [(rng.uniform(0, size, 2), rng.uniform(0, np.pi)) for _ in range(size // 8)]
+    grain = 5 * canvas.noise(18, 2) + 3 * canvas.noise(2)
     for site, angle in sites:
         if not (site >= 0).all() or not (site < size).all():
             continue
@@ -174,11 +175,12 @@ def _paint_buildings(canvas: _Canvas, lines: list[Floats], cast: NDArray) -> Non
         if (taken & body).any() or body.sum() < 250:
             continue
         taken |= cv2.dilate(body.astype(np.uint8), np.ones((15, 15), np.uint8)).astype(bool)
-        _paint_house(canvas, body, site, angle, half, cast)
+        _paint_house(canvas, body, site, angle, half, cast, grain)
 
 
 def _paint_house(
-    canvas: _Canvas, body: NDArray[np.bool_], site: NDArray, angle: float, half: NDArray, cast: NDArray
+    canvas: _Canvas, body: NDArray[np.bool_], site: NDArray, angle: float, half: NDArray, cast: NDArray,
+    grain: Floats,
 ) -> None:
     """One house: a yard in nearly its roof's colour beside it, the shadow, then the roof."""
     rng = canvas.rng
@@ -190,7 +192,7 @@ def _paint_house(
     if rng.random() < 0.55:
         beside = site + _turn((half[0] * rng.uniform(-0.6, 0.6), half[1] * rng.choice([-1.5, 1.5])), angle)
         yard = canvas.mask(_rectangle(beside, angle, (half[0] * 0.6, half[1] * 0.8))) & (canvas.label == GROUND)
-        canvas.colour[yard] = tone + rng.normal(0, 5) + 4 * canvas.noise(5)[yard][:, None]
+        canvas.colour[yard] = tone + rng.normal(0, 5) + grain[yard][:, None]
     canvas.shade(body, (0, 0), cast * rng.uniform(6, 15), 0.52)
     canvas.light[body] = 1.0
     y, x = np.nonzero(body)
@@ -210,7 +212,7 @@ def _paint_house(
         for _ in range(rng.integers(1, 5)):
             du, dv = rng.uniform(-0.7, 0.7, 2) * half
             roof[(np.abs(u - du) < 3) & (np.abs(v - dv) < 2)] += rng.choice([-35, 40])
-    canvas.colour[y, x] = roof + (5 * canvas.noise(18, 2) + 3 * canvas.noise(2))[y, x][:, None]
+    canvas.colour[y, x] = roof + grain[y, x][:, None]
     canvas.label[body] = BUILDING
 
 
