@@ -100,7 +100,7 @@ class Optimisation:
         module: nn.Module = TaskModule(task)
         if self.world > 1:
             module = DistributedDataParallel(
-                module, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
+                module, device_ids=[device.index] if device.type == "cuda" else None, forward_sync_buffers=False
             )
         self.module = module
         self.optimiser = torch.optim.AdamW(self.parameters, lr=training.lr, weight_decay=training.weight_decay)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -54,3 +58,28 @@ class Progress:
         left = elapsed / max(self._done, 1) * (self._total - self._done)
         ending = f"{left:.0f} s left" if self._done < self._total else f"in {elapsed:.0f} s"
         print(f"{self._title}: {self._done} of {self._total}, {ending}", flush=True)
+
+
+@contextmanager
+def following(path: Path) -> Iterator[None]:
+    """Print the lines that another process adds to a file while the body runs; Ray's own echo adds names and noise."""
+    path.touch()
+    over = threading.Event()
+
+    def follow() -> None:
+        with path.open(encoding="utf-8") as file:
+            file.seek(0, 2)
+            while True:
+                last = over.wait(1.0)
+                if text := file.read():
+                    print(text, end="", flush=True)
+                if last:
+                    return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

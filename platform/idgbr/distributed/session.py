@@ -67,7 +67,7 @@ def start_ray(resources: ResourcesConfig) -> Iterator[None]:
 
 def _join(address: str) -> None:
     try:
-        ray.init(address=address, logging_level=logging.WARNING)
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
     except ConnectionError as error:
         raise UserError(
             f"resources.ray_address: no Ray cluster answers at {address!r} ({error}); start one with "
@@ -87,6 +87,7 @@ def _start_local(resources: ResourcesConfig) -> None:
         object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=False,
         logging_level=logging.WARNING,
+        log_to_driver=False,
         runtime_env={"env_vars": worker_environment(resources.threads_per_worker)},
     )
 

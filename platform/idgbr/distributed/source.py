@@ -65,9 +65,7 @@ def ordered_dataset(
         block_bytes: size that blocks are cut to: small, so that a consumer never holds many windows.
         share: the part of the cluster's CPUs and object store this execution may use, where several run side by side.
     """
-    dataset = ray.data.read_datasource(
-        source, override_num_blocks=max(tasks, 1), ray_remote_args={"num_cpus": cpus, "max_retries": 3}
-    )
+    dataset = ray.data.read_datasource(source, override_num_blocks=max(tasks, 1), num_cpus=cpus)
     context = dataset.context
     context.target_max_block_size = block_bytes
     context.target_min_block_size = 1

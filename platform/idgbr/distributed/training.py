@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import time
 from pathlib import Path
@@ -11,11 +10,13 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from idgbr.config.tree import ResourcesConfig
+from idgbr.distributed.progress import following
 from idgbr.distributed.stage import WEIGHTS_FILE, StageResult, StageSpec
 from idgbr.distributed.worker import train_worker
 from idgbr.errors import UserError
 
-_log = logging.getLogger(__name__)
+PROGRESS_FILE = "progress.log"
+"""In a run's folder: the lines of progress that rank 0 writes and the driver shows."""
 
 
 def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: bool = False) -> StageResult:
@@ -46,7 +47,11 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
     workers = min(resources.train_workers, spec.windows.batch)
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"stage": spec, "threads": resources.threads_per_worker},
+        train_loop_config={
+            "stage": spec,
+            "threads": resources.threads_per_worker,
+            "progress": str(run / PROGRESS_FILE),
+        },
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers,
@@ -65,8 +70,10 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
+    run.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    outcome = trainer.fit()
+    with following(run / PROGRESS_FILE):
+        outcome = trainer.fit()
     if outcome.checkpoint is None or outcome.metrics is None:
         raise RuntimeError(f"{spec.name}: training ended without a checkpoint")
     weights = run / WEIGHTS_FILE

@@ -26,7 +26,6 @@ from idgbr.distributed.source import Columns, planned_batches
 from idgbr.distributed.stage import WEIGHTS_FILE, StageSpec
 from idgbr.distributed.validation import fixed_windows
 from idgbr.evaluation.region import RegionScores
-from idgbr.registry.tracking import log_metrics
 
 STATE_FILE = "state.pt"
 LOG_EVERY = 10
@@ -39,7 +38,7 @@ def train_worker(spec: dict[str, Any]) -> None:
     """Train the stage `spec["stage"]` (a `StageSpec`) on this worker, from the last committed checkpoint if any."""
     torch.set_num_threads(spec["threads"])
     quiet_ray_data()
-    Worker(spec["stage"]).run()
+    Worker(spec["stage"], spec["progress"]).run()
 
 
 def to_tensors(columns: Columns, normalisation: Any, device: torch.device) -> dict[str, Tensor]:
@@ -66,8 +65,8 @@ def to_tensors(columns: Columns, normalisation: Any, device: torch.device) -> di
 class Worker:
     """One rank of a stage's training."""
 
-    def __init__(self, spec: StageSpec) -> None:
-        self.spec, self.training = spec, spec.training
+    def __init__(self, spec: StageSpec, progress: str) -> None:
+        self.spec, self.training, self.progress = spec, spec.training, progress
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
@@ -200,6 +199,8 @@ class Worker:
 
     def _log(self) -> None:
         if self.spec.tracking is not None and self.points:
+            from idgbr.registry.tracking import log_metrics  # seconds to import, and only one rank needs it
+
             uri, run_id = self.spec.tracking
             for step, values in self.points:
                 log_metrics(run_id, uri, step, values)
@@ -207,4 +208,5 @@ class Worker:
 
     def _say(self, text: str) -> None:
         if self.rank == 0:
-            print(f"{self.spec.stage}: {text}", flush=True)
+            with open(self.progress, "a", encoding="utf-8") as file:
+                file.write(f"{self.spec.stage}: {text}\n")
