@@ -84,7 +84,7 @@ def _paint_ground(canvas: _Canvas) -> None:
     blend = np.stack([np.exp(1.1 * canvas.noise(s, 3)) for s in (220, 150, 110)], axis=-1)
     blend /= blend.sum(axis=-1, keepdims=True)
     canvas.colour[:] = blend @ np.array([_GRASS, _SOIL, _GRAVEL], np.float32)
-    canvas.colour += (7 * canvas.noise(14, 3) + 5 * canvas.noise(3))[..., None]
+    canvas.colour += (10 * canvas.noise(12, 3) + 7 * canvas.noise(3))[..., None]
 
 
 def _paint_fields(canvas: _Canvas) -> None:
@@ -229,7 +229,7 @@ def _paint_trees(canvas: _Canvas, cast: NDArray) -> None:
     for clump in rng.uniform(0, size, (3, 2)):
         centres += list(clump + rng.normal(0, size * 0.035, (9, 2)))
     y, x = np.mgrid[:size, :size].astype(np.float32)
-    leaf = 13 * canvas.noise(7, 2) + 9 * canvas.noise(2)
+    leaf = 17 * canvas.noise(7, 2) + 12 * canvas.noise(2)
     for cy, cx in centres:
         radius = rng.uniform(7, 19)
         reach = int(radius * 2.2) + 2  # the crown and its shadow
@@ -243,7 +243,7 @@ def _paint_trees(canvas: _Canvas, cast: NDArray) -> None:
         distance = np.hypot(dy, dx) / (radius * rim)
         crown = distance < 1
         canvas.shade(crown, (top, left), cast * radius * 0.7, 0.6)
-        tone = np.array((62, 82, 48), float) + rng.normal(0, 8) + rng.normal(0, 4, 3)
+        tone = np.array((82, 98, 62), float) + rng.normal(0, 11) + rng.normal(0, 4, 3)
         lit = 1 - 0.26 * (dx * cast[0] + dy * cast[1]) / radius - 0.18 * distance**2
         paint = tone * lit[..., None] + leaf[box][..., None]
         canvas.colour[box][crown] = paint[crown]
