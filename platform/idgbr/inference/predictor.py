@@ -120,7 +120,7 @@ class Predictor:
     def _coarse_tensor(self, coarse: NDArray) -> Tensor:
         assert self.refiner is not None
         classes = self.refiner.classes
-        probabilities = self.spec.refiner.coarse_input == "probabilities"
+        probabilities = self.refiner.settings.coarse_input == "probabilities"
         if coarse.ndim == 4:
             given = torch.from_numpy(np.array(coarse, np.float32)).to(self.device)
             return given if probabilities else given.argmax(1)
@@ -139,7 +139,7 @@ class Predictor:
     def _padded(self, x: Tensor) -> Tensor:
         """Grown to a multiple of the refiner's coarsest grid; the far edge is repeated."""
         assert self.refiner is not None
-        multiple = self.refiner.codec.stride * 2 ** (len(self.spec.refiner.channels) - 1)
+        multiple = self.refiner.codec.stride * 2 ** (len(self.refiner.settings.channels) - 1)
         height, width = x.shape[-2:]
         down, right = -height % multiple, -width % multiple
         if not (down or right):

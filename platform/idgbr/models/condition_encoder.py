@@ -56,14 +56,16 @@ class FrozenImageEncoder(nn.Module):
     def __init__(self, name: str, weights: str, levels: list[int], bands: int, pretrained: bool) -> None:
         super().__init__()
         try:
-            self.model = timm.create_model(name, pretrained=pretrained and weights == HUB, num_classes=0, in_chans=bands)
+            self.model = timm.create_model(
+                name, pretrained=pretrained and weights == HUB, num_classes=0, in_chans=bands
+            )
         except RuntimeError as error:
             raise UserError(f"refiner.image_encoder {name!r}: {error}") from error
-        info = self.model.feature_info
+        info: list[dict[str, int]] = self.model.feature_info  # type: ignore[assignment]
         self.levels = list(levels)
         self.channels = [info[level]["num_chs"] for level in levels]
         self.strides = [info[level]["reduction"] for level in levels]
-        self.model.prune_intermediate_layers(self.levels, prune_norm=True, prune_head=True)
+        self.model.prune_intermediate_layers(self.levels, prune_norm=True, prune_head=True)  # type: ignore[operator]
         if pretrained and weights not in (HUB, NONE):
             load_encoder_weights(self.model, weights, bands)
         self.requires_grad_(False).eval()
@@ -75,7 +77,10 @@ class FrozenImageEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, image: Tensor) -> list[Tensor]:
         """Image (N, B, H, W), normalised, to one (N, C_i, H / stride_i, W / stride_i) per level."""
-        return self.model.forward_intermediates(image, indices=self.levels, intermediates_only=True, stop_early=True)
+        forward = self.model.forward_intermediates
+        return forward(  # type: ignore[operator]
+            image, indices=self.levels, intermediates_only=True, stop_early=True
+        )
 
 
 class ResidualBlock(nn.Module):
@@ -123,7 +128,7 @@ class PyramidConditionEncoder(nn.Module):
         depth: int,
     ) -> None:
         super().__init__()
-        self.frozen = frozen
+        self.frozen: FrozenImageEncoder | None = frozen
         self.stride = stride
         self.skips = skips
         self.image_levels = nn.ModuleList()
@@ -146,7 +151,8 @@ class PyramidConditionEncoder(nn.Module):
         seen, joint = functional.pixel_unshuffle(image, self.stride), coarse_latents
         image_levels, joint_levels = [], []
         for level in range(len(self.image_levels)):
-            size = tuple(n // (self.stride * 2**level) for n in image.shape[-2:])
+            cell = self.stride * 2**level
+            size = (image.shape[-2] // cell, image.shape[-1] // cell)
             resized = [self._to_grid(f, s, level, size) for f, s in zip(pyramid, self._strides(), strict=True)]
             seen = self.image_levels[level](torch.cat([seen, *resized], 1))
             joint = self.joint_levels[level](torch.cat([seen, joint], 1))
@@ -166,7 +172,7 @@ class PyramidConditionEncoder(nn.Module):
         finer = [max(1, stride // s) ** 2 for s in self.frozen.strides]
         return sum(c * (f if f <= 4 else 1) for c, f in zip(self.frozen.channels, finer, strict=True))
 
-    def _to_grid(self, feature: Tensor, stride: int, level: int, size: tuple[int, ...]) -> Tensor:
+    def _to_grid(self, feature: Tensor, stride: int, level: int, size: tuple[int, int]) -> Tensor:
         """Features of twice the resolution keep every value (space-to-depth); others are resampled."""
         factor = self.stride * 2**level // stride
         if factor == 2:

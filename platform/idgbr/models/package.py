@@ -133,7 +133,10 @@ def load_model(folder: str | Path, parts: Sequence[str] = ("coarse", "refiner"))
     if "refiner" in parts and spec.refiner is not None:
         refiner = Refiner(len(spec.classes), bands, spec.refiner.model_dump(), pretrained=False)
         _fill(refiner, load_part(folder, "refiner"), folder, "refiner")
-    return LoadedModel(spec, coarse.eval() if coarse else None, refiner.eval() if refiner else None)
+    for module in (coarse, refiner):
+        if module is not None:
+            module.eval()
+    return LoadedModel(spec, coarse, refiner)
 
 
 def load_part(source: str | Path, part: str) -> dict[str, Tensor]:
@@ -167,4 +170,6 @@ def _fill(module: nn.Module, state: dict[str, Any], folder: str | Path, part: st
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f"{folder}/{part}: the weights do not fit model.json ({str(error).splitlines()[-1]})") from error
+        raise UserError(
+            f"{folder}/{part}: the weights do not fit model.json ({str(error).splitlines()[-1]})"
+        ) from error

@@ -48,7 +48,9 @@ class Refiner(ModelMixin, ConfigMixin):
         super().__init__()
         self.settings = RefinerConfig.model_validate(dict(settings))
         s = self.settings
-        self.embedding: LabelEmbedding = OneHotEmbedding(classes) if s.embedding == "onehot" else LearnedEmbedding(classes)
+        self.embedding: LabelEmbedding = (
+            OneHotEmbedding(classes) if s.embedding == "onehot" else LearnedEmbedding(classes)
+        )
         self.codec = KlVaeCodec(AutoencoderKL.from_config(vae)) if vae else LosslessCodec(s.patch)
         self.latent_channels = self.codec.channels(self.embedding.channels)
         self.denoiser = UNet2DConditionModel.from_config(unet or self._small_unet(classes))

@@ -18,6 +18,7 @@ from idgbr.errors import UserError
 from idgbr.models.refiner import Refiner
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
+_EXPECTED = "A release folder has unet_ori, unet_gen, interact_net, label_embed_net, vae and scheduler"
 _BLOCK_NAMES = (
     (r"^attn_blocks_mid\.", "blocks.{mid}."),
     (r"^attn_blocks_down\.(\d+)\.", r"blocks.\1."),
@@ -125,14 +126,14 @@ def _load(module: nn.Module, state: dict[str, Tensor], part: Path) -> None:
 def _weights(part: Path) -> Path:
     path = part / _WEIGHTS
     if not path.is_file():
-        raise UserError(f"{path}: no such file. A release folder has unet_ori, unet_gen, interact_net, label_embed_net, vae")
+        raise UserError(f"{path}: no such file. {_EXPECTED}")
     return path
 
 
 def _config(part: Path) -> dict[str, Any]:
     files = sorted(part.glob("*config.json"))
     if not files:
-        raise UserError(f"{part}: no config.json. A release folder has unet_ori, unet_gen, interact_net, label_embed_net, vae")
+        raise UserError(f"{part}: no config.json. {_EXPECTED}")
     return json.loads(files[0].read_text())
 
 
@@ -142,4 +143,3 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 
 def _prediction(name: str) -> Any:
     return {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}[name]
-

@@ -76,8 +76,8 @@ def up(
         count = len(block.resnets)
         mine, skips = tuple(skips[-count:]), skips[:-count]
         size = skips[-1].shape[-2:] if index + 1 < len(unet.up_blocks) else None
-        arguments = {"hidden_states": sample, "temb": features.time, "res_hidden_states_tuple": mine, "upsample_size": size}
+        inputs = {"hidden_states": sample, "temb": features.time, "res_hidden_states_tuple": mine}
         if getattr(block, "has_cross_attention", False):
-            arguments["encoder_hidden_states"] = prompt
-        sample = block(**arguments)
+            inputs["encoder_hidden_states"] = prompt
+        sample = block(**inputs, upsample_size=size)
     return unet.conv_out(unet.conv_act(unet.conv_norm_out(sample)))

@@ -64,7 +64,8 @@ class RefinerTask:
     def measure(self, batch: Batch) -> Tensor:
         """Confusion counts of the sampled map."""
         origins = torch.stack([batch["row"], batch["col"]], 1)
-        refined = sample(self.model, batch["image"], coarse_input(batch["coarse"], self.settings), origins, self.sampler)
+        coarse = coarse_input(batch["coarse"], self.settings)
+        refined = sample(self.model, batch["image"], coarse, origins, self.sampler)
         return confusion_counts(refined.probabilities.argmax(1), batch["label"], self.classes)
 
     def state_dict(self) -> dict[str, Any]:
@@ -84,8 +85,8 @@ class RefinerTask:
             timesteps.append(int((share * steps).clamp(max=steps - 1)))
             units.append(u[1:])
             noises.append(torch.randn(like.shape[1:], generator=generator))
-        to = {"device": like.device}
-        return torch.tensor(timesteps, **to), torch.stack(noises).to(like), torch.stack(units).to(**to)
+        device = like.device
+        return torch.tensor(timesteps, device=device), torch.stack(noises).to(like), torch.stack(units).to(device)
 
     def _diffuse(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
         alpha = self.alphas.to(clean.device)[timestep].view(-1, 1, 1, 1).to(clean.dtype)
