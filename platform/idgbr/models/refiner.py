@@ -34,7 +34,7 @@ class Refiner(ModelMixin, ConfigMixin):
         prompt_shape: Tokens and width of the constant prompt embedding, for a UNet with cross-attention.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         classes: int,
