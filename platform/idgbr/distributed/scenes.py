@@ -7,18 +7,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import ray
 from ray.data import ActorPoolStrategy
 
-from idgbr.config.tree import InferenceConfig, ResourcesConfig, SamplerConfig
+from idgbr import IGNORE
+from idgbr.config.tree import InferenceConfig, Precision, ResourcesConfig, SamplerConfig
 from idgbr.distributed.progress import Progress
 from idgbr.distributed.source import Columns, TaskSource, ordered_dataset
 from idgbr.raster.blending import StripBlender
 from idgbr.raster.grid import Grid, Window
-from idgbr.raster.scene import Scene
 from idgbr.raster.windows import plan_windows
 
 WINDOWS_PER_TASK = 16
@@ -47,7 +47,7 @@ class SceneTask:
     image: Source
     sink: Callable[[], AbstractContextManager[Sink]]
     """Opens the output. Its strips have the channels of the part's `predict`, then one that is 1 where valid."""
-    coarse: Scene | None = None
+    coarse: Source | None = None
     """Refinement: the coarse raster on the image's grid: class ids, then (if any) probabilities times 255."""
     origin: tuple[int, int] = (0, 0)
     """Absolute ground pixel of the image's first pixel, which the noise is anchored to."""
@@ -61,7 +61,7 @@ class PredictorSpec:
 
     folder: str
     part: Literal["coarse", "refiner"]
-    precision: str
+    precision: Precision
     device: str = "cpu"
     threads: int = 1
     sampler: SamplerConfig | None = None
@@ -85,7 +85,8 @@ def _predict(predictor: Any, part: str, sampler: SamplerConfig | None, columns: 
         return np.asarray(predictor.coarse(images, valid))
     coarse = columns["coarse"]
     wanted = predictor.spec.refiner.coarse_input
-    given = coarse[:, 0] if wanted == "ids" else coarse[:, 1:].astype(np.float32) / 255.0
+    only_ids = wanted == "ids" or coarse.shape[1] == 1
+    given = coarse[:, 0] if only_ids else coarse[:, 1:].astype(np.float32) / 255.0
     origins = np.stack([columns["row"], columns["col"]], axis=1)
     refined = predictor.refine(images, valid, given, origins, sampler)
     return np.concatenate([refined.probabilities, refined.uncertainty[:, None]], axis=1)
@@ -122,7 +123,9 @@ def _read_windows(tasks: ray.ObjectRef, task: int, numbers: range) -> Iterator[C
             "valid": valid.astype(np.uint8),
         }
         if scene.coarse is not None:
-            row["coarse"] = scene.coarse.read(window)[0]
+            planes, known = scene.coarse.read(window)
+            # A map of somebody else's may have any nodata value.
+            row["coarse"] = np.where(known, planes, IGNORE).astype(np.uint8) if len(planes) == 1 else planes
         rows.append(row)
     yield {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
@@ -186,15 +189,18 @@ def predict_scenes(
         num_gpus=resources.gpus_per_worker or None,
         fn_constructor_kwargs={"predictor": predictor, "channels": channels},
     )
-    rows = (
-        {key: column[i] for key, column in batch.items()}
-        for batch in predicted.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1)
-        for i in range(len(batch["window"]))
-    )
+    rows = _rows(predicted)
     with Progress(title, total) as progress:
         for number, task in enumerate(planned):
             _write_scene(number, task, rows, channels, size, overlap, progress)
     return time.monotonic() - started
+
+
+def _rows(dataset: ray.data.Dataset) -> Iterator[Columns]:
+    for batch in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
+        columns = cast(Columns, batch)
+        for i in range(len(columns["window"])):
+            yield {key: column[i] for key, column in columns.items()}
 
 
 def _with_windows(task: SceneTask, size: int, overlap: int, offset: tuple[int, int]) -> SceneTask:

@@ -12,9 +12,9 @@ import numpy as np
 
 from idgbr import IGNORE
 from idgbr.config.tree import ClassSpec
+from idgbr.distributed.scenes import Source
 from idgbr.raster.cog import BandSpec, CogWriter
 from idgbr.raster.grid import Grid, Window
-from idgbr.raster.scene import Scene
 from idgbr.raster.vectors import burn, read_polygons
 
 ExtraBand = Literal["coarse", "probability", "uncertainty"]
@@ -71,7 +71,7 @@ class MapSink:
         grid: Grid,
         classes: Sequence[ClassSpec],
         bands: Sequence[ExtraBand] = (),
-        coarse: Scene | None = None,
+        coarse: Source | None = None,
         aoi: str = "",
         tags: Mapping[str, str] | None = None,
     ) -> None:

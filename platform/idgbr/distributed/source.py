@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import ray
@@ -145,4 +145,5 @@ def planned_batches(
             "TrainingWindows",
         )
         dataset = ordered_dataset(source, len(pieces), cpus=cpus, share=1.0 / world)
-        yield from dataset.iter_batches(batch_size=count, batch_format="numpy", prefetch_batches=2)
+        for batch in dataset.iter_batches(batch_size=count, batch_format="numpy", prefetch_batches=2):
+            yield cast(Columns, batch)

@@ -1,0 +1,91 @@
+"""Refined maps of scenes of any size, as cloud-optimised GeoTIFFs with the scenes' georeference.
+
+    python jobs/refine.py --model models:/idgbr-demo@challenger --input sheets/ --output maps/
+    python jobs/refine.py --model models:/idgbr-demo@challenger --input sheets/ --output maps/ --plan
+    python jobs/refine.py --model MODEL --input scene.tif --coarse map.tif --output maps/ --polygons gpkg --min-area 4
+    ray job submit --working-dir . --runtime-env configs/runtime_env.yaml -- \
+        python jobs/refine.py --model models:/idgbr-demo@champion --input s3://bucket/sheets/ --output /data/maps
+
+Adjacent sheets (same CRS, pixel size and lattice, touching) are one scene for context, and one map each. Run again it
+leaves out maps that were made the same way before.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from idgbr.cli import JobFlags, Switch, run_job
+from idgbr.config.tree import ResourcesConfig, TrackingConfig
+
+
+class Flags(JobFlags):
+    """Flags of refinement."""
+
+    model: str
+    """models:/NAME@ALIAS, models:/NAME/VERSION or a model folder."""
+    input: list[str]
+    """Files, folders or globs of imagery: local, s3:// or gs://."""
+    output: str
+    """Folder for the maps, or the path of the map of a single scene."""
+    coarse: list[str] = []
+    """Own coarse maps of class ids, one per image in the same order by name; empty: the model's stage 1."""
+    aoi: str = ""
+    """Vector file of polygons: maps cover their bounds, and are nodata outside of them."""
+    bands: list[Literal["coarse", "probability", "uncertainty"]] = []
+    """Bands beside the class ids; probability and uncertainty are 0..254 for 0..1."""
+    polygons: Literal["", "gpkg", "geojson"] = ""
+    """Polygons beside each map."""
+    min_area: float = Field(0.0, ge=0, alias="min-area")
+    """Smallest polygon in square metres; smaller ones join a neighbour."""
+    window_offset: list[int] = Field([0, 0], min_length=2, max_length=2, alias="window-offset")
+    """Moves the windows by so many rows, columns; the map should not care."""
+    gsd_mismatch: Literal["refuse", "resample"] = Field("refuse", alias="gsd-mismatch")
+    """What to do with imagery whose pixel size is off the model's by more than a factor 1.5."""
+    plan: Switch = False
+    """Say windows, time and disk, and do nothing."""
+    fresh: Switch = False
+    """Make maps again that are there."""
+    tracking_uri: str = Field(TrackingConfig().uri, alias="tracking-uri")
+    """MLflow store the model is looked up in."""
+    address: str = ""
+    """Address of a running Ray cluster; empty joins the one of the job, or starts a local one."""
+    workers: int = Field(ResourcesConfig().infer_workers, ge=1)
+    """Predictors that work side by side."""
+    cpus_per_worker: float = Field(1.0, gt=0, alias="cpus-per-worker")
+    """CPUs of each."""
+    gpus_per_worker: float = Field(0.0, ge=0, alias="gpus-per-worker")
+    """GPUs of each."""
+
+
+def main(flags: Flags) -> dict[str, object]:
+    """Refines."""
+    from idgbr.distributed.refine import RefineRequest, plan, refine
+
+    request = RefineRequest(
+        model=flags.model,
+        input=tuple(flags.input),
+        output=flags.output,
+        coarse=tuple(flags.coarse),
+        aoi=flags.aoi,
+        bands=tuple(flags.bands),
+        polygons=flags.polygons,
+        min_area=flags.min_area,
+        offset=(flags.window_offset[0], flags.window_offset[1]),
+        mismatch=flags.gsd_mismatch,
+        tracking_uri=flags.tracking_uri,
+        fresh=flags.fresh,
+    )
+    resources = ResourcesConfig(
+        ray_address=flags.address,
+        infer_workers=flags.workers,
+        logical_cpus=max(4, flags.workers + 1),
+        cpus_per_worker=flags.cpus_per_worker,
+        gpus_per_worker=flags.gpus_per_worker,
+    )
+    return plan(request, resources) if flags.plan else refine(request, resources)
+
+
+if __name__ == "__main__":
+    run_job(main, Flags, __doc__)
