@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -166,7 +165,8 @@ def test_a_signal_lets_the_job_clean_up(job: Path, number: int, code: int) -> No
     command = [sys.executable, "job.py", "--config", "toy.yaml", "--end", "wait"]
     with subprocess.Popen(
         command, cwd=job, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ,
+        # A shell starts its background jobs deaf to SIGINT, and their children inherit it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

@@ -118,6 +118,11 @@ def store_of_one(folder: Path, empty_store: Path, tmp_path_factory: pytest.TempP
     return path
 
 
+def hear_interrupts() -> None:
+    """A shell starts its background jobs deaf to SIGINT, and their children inherit it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def runs(uri: str) -> dict[str, Run]:
     client = connect(uri)
     experiment = client.get_experiment_by_name("idgbr")
@@ -171,7 +176,13 @@ def test_a_killed_run_never_stays_running_and_is_resumed(uri: str, tmp_path: Pat
     environment = os.environ | {"PYTHONPATH": SOURCE_ROOT}
     command = [sys.executable, "-c", DRIVER, uri]
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,
     ) as driver:
         assert driver.stdout is not None
         assert driver.stdout.readline() == "ready\n"

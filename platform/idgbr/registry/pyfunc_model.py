@@ -58,7 +58,8 @@ class RefinedMapModel(PythonModel):
 
         self.predictor = Predictor(context.artifacts["model"])
 
-    def predict(self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    # A type hint on the input would be taken for a schema, which no one type is: see `versions.signature`.
+    def predict(self, context: PythonModelContext, model_input, params: dict[str, Any] | None = None) -> Any:  # type: ignore[no-untyped-def]
         """Refines arrays or rasters.
 
         Args:

@@ -170,7 +170,8 @@ def _active_run(client: MlflowClient, uri: str, run_id: str | None, experiment: 
     status = "FINISHED" if run_id is None else client.get_run(run_id).info.status
     if run_id is None:
         run_id = client.create_run(experiment_id(client, uri, experiment), run_name=f"register-{name}").info.run_id
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    # MLflow mirrors both addresses in the environment; child processes inherit it, so it has to be put back exactly.
+    before = {key: os.environ.get(key) for key in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     mlflow.set_tracking_uri(absolute_uri(uri))
     mlflow.set_registry_uri(absolute_uri(uri))
     try:
@@ -182,8 +183,11 @@ def _active_run(client: MlflowClient, uri: str, run_id: str | None, experiment: 
             raise
         mlflow.end_run(status)
     finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
+        mlflow.set_tracking_uri(before["MLFLOW_TRACKING_URI"])  # type: ignore[arg-type]
+        mlflow.set_registry_uri(before["MLFLOW_REGISTRY_URI"])  # type: ignore[arg-type]
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
 
 
 def _version(client: MlflowClient, model: str, match: re.Match[str], uri: str) -> ModelVersion:
