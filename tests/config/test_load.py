@@ -103,7 +103,10 @@ def test_unset_variable_without_default_is_named(tmp_path: Path, monkeypatch: py
         ({"data": {"source": {"kind": "folder"}}}, "data.source.images: missing"),
         ({"data": {"classes": [CLASSES[0], {"name": "x", "colour": "red"}]}}, "data.classes[1].colour: found 'red'"),
         ({"data": {"classes": CLASSES[:1]}}, "expected at least 2 entries"),
-        ({"inference": {"window": 64, "overlap": 40}}, "inference: overlap 40 must be at most half of window 64"),
+        (
+            {"inference": {"coarse": {"window": 64, "overlap": 40}}},
+            "inference.coarse: overlap 40 must be at most half of window 64",
+        ),
     ],
 )
 def test_complaints_name_file_key_found_and_expected(tmp_path: Path, sections: dict, said: str) -> None:

@@ -25,16 +25,23 @@ WriteRaster = Callable[..., str]
 def write_raster() -> WriteRaster:
     """Writes bands (B, H, W) or one band (H, W); georeferenced unless told otherwise."""
 
-    def write(path: Path, bands: np.ndarray, crs: str | None = "EPSG:32633", gsd: float = 0.5, x: float = 400000.0,
-              **options: object) -> str:
+    def write(
+        path: Path,
+        bands: np.ndarray,
+        crs: str | None = "EPSG:32633",
+        gsd: float = 0.5,
+        x: float = 400000.0,
+        **options: object,
+    ) -> str:
         bands = bands[None] if bands.ndim == 2 else bands
         path.parent.mkdir(parents=True, exist_ok=True)
         if crs is not None:
             options |= {"crs": crs, "transform": from_origin(x, 5800000.0, gsd, gsd)}
         driver = {".tif": "GTiff", ".png": "PNG", ".jpg": "JPEG"}[path.suffix]
         count, height, width = bands.shape
-        with open_quietly(str(path), mode="w", driver=driver, count=count, height=height, width=width,
-                          dtype=bands.dtype, **options) as dst:
+        with open_quietly(
+            str(path), mode="w", driver=driver, count=count, height=height, width=width, dtype=bands.dtype, **options
+        ) as dst:
             dst.write(bands)
         return str(path)
 
@@ -55,8 +62,9 @@ def labelled_folder(tmp_path: Path, write_raster: WriteRaster) -> Callable[..., 
             write_raster(tmp_path / "labels" / f"s{number}_label.tif", label, x=400000.0 + 1000 * number)
         fields: dict = {
             "name": "toy",
-            "source": FolderSource(images=[str(tmp_path / "images")], labels=[str(tmp_path / "labels")],
-                                   pair=r"(.+)_(?:image|label)"),
+            "source": FolderSource(
+                images=[str(tmp_path / "images")], labels=[str(tmp_path / "labels")], pair=r"(.+)_(?:image|label)"
+            ),
             "classes": CLASSES,
         }
         return DataConfig(**(fields | changes))

@@ -85,16 +85,26 @@ def test_ids_take_parents_only_where_needed() -> None:
 def chips(tmp_path: Path, write_raster: WriteRaster) -> Path:
     rng = np.random.default_rng(0)
     for number in range(10):
-        write_raster(tmp_path / "chips/images" / f"c_{number:02d}.png", rng.integers(1, 255, (3, 40, 40), np.uint8),
-                     crs=None)
-        write_raster(tmp_path / "chips/masks" / f"c_{number:02d}.png",
-                     (rng.integers(0, 2, (40, 40)) * 255).astype(np.uint8), crs=None)
+        write_raster(
+            tmp_path / "chips/images" / f"c_{number:02d}.png", rng.integers(1, 255, (3, 40, 40), np.uint8), crs=None
+        )
+        write_raster(
+            tmp_path / "chips/masks" / f"c_{number:02d}.png",
+            (rng.integers(0, 2, (40, 40)) * 255).astype(np.uint8),
+            crs=None,
+        )
     return tmp_path / "chips"
 
 
 def _jsonl(files: dict[str, list[str]], root: str = "") -> DataConfig:
-    return DataConfig(name="chips", source=JsonlSource(files=files, root=root), classes=BINARY, gsd=0.075,
-                      label=LabelConfig(nonzero=True, ignore=[]), split=SplitConfig(by="listed"))
+    return DataConfig(
+        name="chips",
+        source=JsonlSource(files=files, root=root),
+        classes=BINARY,
+        gsd=0.075,
+        label=LabelConfig(nonzero=True, ignore=[]),
+        split=SplitConfig(by="listed"),
+    )
 
 
 def _write(chips: Path, **changes: object) -> dict[str, Path]:
@@ -120,8 +130,9 @@ def test_written_lists_are_read_back(chips: Path, tmp_path: Path) -> None:
 def test_lists_do_not_depend_on_file_order(chips: Path, tmp_path: Path) -> None:
     first = {split: path.read_text() for split, path in _write(chips).items()}
     images, labels = (sorted(map(str, (chips / name).glob("*.png"))) for name in ("images", "masks"))
-    again = write_lists(images[::-1], labels, tmp_path / "other", {"train": 0.6, "select": 0.2, "test": 0.2}, 1,
-                        root=chips)
+    again = write_lists(
+        images[::-1], labels, tmp_path / "other", {"train": 0.6, "select": 0.2, "test": 0.2}, 1, root=chips
+    )
     assert {split: path.read_text() for split, path in again.items()} == first
     other = _write(chips, seed=2)
     assert other["train"].read_text() != first["train"]
@@ -164,8 +175,10 @@ def test_missing_and_empty_lists_and_doubled_chips_are_refused(chips: Path, tmp_
 
 def test_a_rough_map_becomes_the_coarse_map(chips: Path, tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
-    path.write_text('{"image": "images/c_00.png", "label_index": "masks/c_00.png", '
-                    '"rough_label_index": "masks/c_01.png", "text": ""}\n')
+    path.write_text(
+        '{"image": "images/c_00.png", "label_index": "masks/c_00.png", '
+        '"rough_label_index": "masks/c_01.png", "text": ""}\n'
+    )
     config = _jsonl({"train": [str(path)]}, str(chips))
     scene = catalogue(config)[0]
     prepared = prepare_region(Region("c", "train", scene, Window(0, 0, 40, 40)), config, str(tmp_path / "ready"))

@@ -136,8 +136,9 @@ def test_samples_are_the_scene_seen_through_the_window(regions: list[PreparedReg
         assert "coarse" not in sample
 
 
-def test_a_coarse_map_travels_with_the_sample(regions: list[PreparedRegion], write_raster: WriteRaster,
-                                              tmp_path: Path) -> None:
+def test_a_coarse_map_travels_with_the_sample(
+    regions: list[PreparedRegion], write_raster: WriteRaster, tmp_path: Path
+) -> None:
     grid = regions[0].grid
     coarse = np.arange(4 * grid.height * grid.width, dtype=np.uint32).astype(np.uint8)
     coarse = coarse.reshape(4, grid.height, grid.width)

@@ -89,9 +89,7 @@ def test_prepared_vector_label_is_the_polygon(labelled_folder: Make, tmp_path: P
     vector = tmp_path / "houses.geojson"
     frame = geopandas.GeoDataFrame({"kind": ["building"]}, geometry=[box], crs="EPSG:32633")
     frame.to_crs("EPSG:4326").to_file(vector)
-    config = config.model_copy(
-        update={"source": FolderSource(images=[str(tmp_path / "images")], labels=[str(vector)])}
-    )
+    config = config.model_copy(update={"source": FolderSource(images=[str(tmp_path / "images")], labels=[str(vector)])})
     expected = np.zeros((96, 80), np.uint8)
     expected[10:40, 20:60] = 1
     for region in _prepare(config, tmp_path / "ready"):
@@ -121,13 +119,18 @@ def test_big_untiled_imagery_is_copied_with_its_mask(write_raster: WriteRaster, 
     write_raster(tmp_path / "a.png", image, crs=None)
     write_raster(tmp_path / "a_mask.png", np.ones((600, 700), np.uint8), crs=None)
     config = DataConfig(
-        name="toy", classes=[{"name": "a", "colour": "#000001"}, {"name": "b", "colour": "#000002"}], gsd=0.2,
+        name="toy",
+        classes=[{"name": "a", "colour": "#000001"}, {"name": "b", "colour": "#000002"}],
+        gsd=0.2,
         source=FolderSource(images=[str(tmp_path / "a.png")], labels=[str(tmp_path / "a_mask.png")], pair="^(a)"),
-        split=SplitConfig(by="file", regions={
-            "train": [FileRegion(match="*", box=Box(right=0.5))],
-            "select": [FileRegion(match="*", box=Box(left=0.5, right=0.75))],
-            "test": [FileRegion(match="*", box=Box(left=0.75))],
-        }),
+        split=SplitConfig(
+            by="file",
+            regions={
+                "train": [FileRegion(match="*", box=Box(right=0.5))],
+                "select": [FileRegion(match="*", box=Box(left=0.5, right=0.75))],
+                "test": [FileRegion(match="*", box=Box(left=0.75))],
+            },
+        ),
     )
     for region in _prepare(config, tmp_path / "ready"):
         assert region.image.profile().block == (256, 256)
@@ -146,7 +149,8 @@ def test_a_fourth_band_of_a_copy_is_no_alpha(write_raster: WriteRaster, tmp_path
     write_raster(tmp_path / "a.tif", image, photometric="MINISBLACK")
     write_raster(tmp_path / "a_mask.tif", np.ones((600, 600), np.uint8))
     config = DataConfig(
-        name="toy", classes=[{"name": "a", "colour": "#000001"}, {"name": "b", "colour": "#000002"}],
+        name="toy",
+        classes=[{"name": "a", "colour": "#000001"}, {"name": "b", "colour": "#000002"}],
         bands=[4, 3, 2, 1],
         source=FolderSource(images=[str(tmp_path / "a.tif")], labels=[str(tmp_path / "a_mask.tif")], pair="^(a)"),
         split=SplitConfig(by="block", block=300),
@@ -218,9 +222,12 @@ def test_resampled_imagery_and_label_stay_aligned(write_raster: WriteRaster, tmp
         write_raster(folder / f"{folder.name}.tif", np.stack([label * 200 + 20] * 3), gsd=gsd)
         write_raster(folder / "labels" / f"{folder.name}.tif", label, gsd=gsd)
     config = DataConfig(
-        name="toy", classes=[{"name": "a", "colour": "#000001"}, {"name": "b", "colour": "#000002"}], gsd=0.5,
+        name="toy",
+        classes=[{"name": "a", "colour": "#000001"}, {"name": "b", "colour": "#000002"}],
+        gsd=0.5,
         source=FolderSource(images=[str(fine), str(coarse)], labels=[str(fine / "labels"), str(coarse / "labels")]),
-        gsd_mismatch="resample", split=SplitConfig(by="block", block=64),
+        gsd_mismatch="resample",
+        split=SplitConfig(by="block", block=64),
     )
     for region in _prepare(config, tmp_path / "ready"):
         row, col = region.origin
@@ -252,9 +259,13 @@ def test_kampala_vector_and_raster_labels_agree(data_dir: Path, tmp_path: Path) 
     labels = {}
     for kind, pattern in (("index", "*_mask.tif"), ("vector", "*.geojson")):
         config = DataConfig(
-            name=kind, classes=classes, label=LabelConfig(kind=kind), split=SplitConfig(by="block", block=1024),
-            source=FolderSource(images=[str(folder / "*_image.tif")], labels=[str(folder / pattern)],
-                                pair=r"(kampala_block\w)_"),
+            name=kind,
+            classes=classes,
+            label=LabelConfig(kind=kind),
+            split=SplitConfig(by="block", block=1024),
+            source=FolderSource(
+                images=[str(folder / "*_image.tif")], labels=[str(folder / pattern)], pair=r"(kampala_block\w)_"
+            ),
         )
         labels[kind] = np.concatenate([_label(region).ravel() for region in _prepare(config, tmp_path / kind)])
     both = (labels["index"] != IGNORE) & (labels["vector"] != IGNORE)

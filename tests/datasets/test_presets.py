@@ -28,8 +28,10 @@ MASK = np.pad(np.full((16, 16), 255, np.uint8), 8)
 def _config(preset: str, root: Path, **source: object) -> DataConfig:
     isprs = preset in ("potsdam", "vaihingen")
     return DataConfig(
-        name=preset, source=PresetSource(preset=preset, root=str(root), **source),
-        classes=ISPRS_CLASSES if isprs else BINARY, label=COLOUR_LABELS if isprs else BINARY_LABELS,
+        name=preset,
+        source=PresetSource(preset=preset, root=str(root), **source),
+        classes=ISPRS_CLASSES if isprs else BINARY,
+        label=COLOUR_LABELS if isprs else BINARY_LABELS,
         split=SplitConfig(by="listed"),
     )
 
@@ -43,8 +45,9 @@ def _histogram(config: DataConfig, folder: Path) -> tuple[int, ...]:
     return prepare_region(region, config, str(folder)).histogram
 
 
-@pytest.mark.parametrize(("composition", "folder"), [("RGB", "2_Ortho_RGB"), ("IRRG", "3_Ortho_IRRG"),
-                                                     ("RGBIR", "4_Ortho_RGBIR")])
+@pytest.mark.parametrize(
+    ("composition", "folder"), [("RGB", "2_Ortho_RGB"), ("IRRG", "3_Ortho_IRRG"), ("RGBIR", "4_Ortho_RGBIR")]
+)
 def test_potsdam(tmp_path: Path, write_raster: WriteRaster, composition: str, folder: str) -> None:
     bands = IMAGE[: len(composition) if composition == "RGBIR" else 3][:4]
     for tile in ("2_11", "2_10", "7_13"):
@@ -82,9 +85,7 @@ def test_whu_building(tmp_path: Path, write_raster: WriteRaster, ending: str) ->
         write_raster(tmp_path / split / "image" / f"1.{ending}", IMAGE[:3], crs=None)
         write_raster(tmp_path / split / "label" / f"1.{ending}", MASK, crs=None)
     config = _config("whu_building", tmp_path)
-    assert _splits(catalogue(config)) == {
-        "test_image_1": "test", "train_image_1": "train", "val_image_1": "select"
-    }
+    assert _splits(catalogue(config)) == {"test_image_1": "test", "train_image_1": "train", "val_image_1": "select"}
     assert _histogram(config, tmp_path / "ready") == (32 * 32 - 256, 256)
 
 

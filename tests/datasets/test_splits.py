@@ -30,8 +30,9 @@ def test_random_layouts_share_no_pixel_and_lose_none(labelled_folder: Make, seed
     rng = np.random.default_rng(seed)
     height, width = rng.integers(64, 200, 2).tolist()
     by = ["block", "fraction"][seed % 2]
-    split = SplitConfig(by=by, block=32, select=float(rng.uniform(0.05, 0.3)), test=float(rng.uniform(0.05, 0.3)),
-                        seed=seed)
+    split = SplitConfig(
+        by=by, block=32, select=float(rng.uniform(0.05, 0.3)), test=float(rng.uniform(0.05, 0.3)), seed=seed
+    )
     scenes = catalogue(labelled_folder(count=int(rng.integers(4, 7)), height=height, width=width))
     regions = split_regions(scenes, split)
     assert all((count == 1).all() for count in _cover(scenes, regions).values())
@@ -51,21 +52,27 @@ def test_shares_of_blocks_are_kept(labelled_folder: Make) -> None:
 
 def test_boxes_that_meet_share_no_pixel(labelled_folder: Make) -> None:
     scenes = catalogue(labelled_folder(count=2, height=101, width=99))
-    split = SplitConfig(by="file", regions={
-        "train": [FileRegion(match="s0_*", box=Box(right=0.3333))],
-        "select": [FileRegion(match="s0_*", box=Box(left=0.3333))],
-        "test": [FileRegion(match="s1_*")],
-    })
+    split = SplitConfig(
+        by="file",
+        regions={
+            "train": [FileRegion(match="s0_*", box=Box(right=0.3333))],
+            "select": [FileRegion(match="s0_*", box=Box(left=0.3333))],
+            "test": [FileRegion(match="s1_*")],
+        },
+    )
     regions = split_regions(scenes, split)
     assert all((count == 1).all() for count in _cover(scenes, regions).values())
 
 
 def test_overlapping_boxes_are_refused(labelled_folder: Make) -> None:
-    split = SplitConfig(by="file", regions={
-        "train": [FileRegion(match="s0_*", box=Box(right=0.6))],
-        "select": [FileRegion(match="s0_*", box=Box(left=0.5))],
-        "test": [FileRegion(match="s1_*")],
-    })
+    split = SplitConfig(
+        by="file",
+        regions={
+            "train": [FileRegion(match="s0_*", box=Box(right=0.6))],
+            "select": [FileRegion(match="s0_*", box=Box(left=0.5))],
+            "test": [FileRegion(match="s1_*")],
+        },
+    )
     with pytest.raises(UserError, match=r"s0_image.tif has 96 x 8 px in two regions, train .* and select"):
         split_regions(catalogue(labelled_folder(count=2)), split)
 

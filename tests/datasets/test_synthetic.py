@@ -35,26 +35,30 @@ def test_scenes_are_georeferenced_tiled_and_have_a_margin(tmp_path: Path) -> Non
 
 def test_same_seed_same_scene_and_nothing_is_painted_twice(tmp_path: Path) -> None:
     source = SyntheticSource(folder=str(tmp_path / "a"), scenes=1, size=256, seed=4)
-    (image, label, split), = make_scenes(source)
+    ((image, label, split),) = make_scenes(source)
     assert split is None
     before = [Path(path).stat().st_mtime_ns for path in (image, label)]
     assert make_scenes(source) == [(image, label, None)]
     assert [Path(path).stat().st_mtime_ns for path in (image, label)] == before
-    (other, _, _), = make_scenes(source.model_copy(update={"folder": str(tmp_path / "b")}))
+    ((other, _, _),) = make_scenes(source.model_copy(update={"folder": str(tmp_path / "b")}))
     with rasterio.open(image) as one, rasterio.open(other) as two:
         assert (one.read() == two.read()).all()
 
 
 def test_the_catalogue_serves_them_by_split(tmp_path: Path) -> None:
-    config = DataConfig(name="demo", source=SyntheticSource(folder=str(tmp_path), scenes=5, size=128),
-                        classes=SYNTHETIC_CLASSES, split=SplitConfig(by="listed"))
+    config = DataConfig(
+        name="demo",
+        source=SyntheticSource(folder=str(tmp_path), scenes=5, size=128),
+        classes=SYNTHETIC_CLASSES,
+        split=SplitConfig(by="listed"),
+    )
     regions = split_regions(catalogue(config), config.split)
     assert [region.split for region in regions] == ["train", "train", "train", "select", "test"]
 
 
 def test_roofs_are_not_told_by_colour(tmp_path: Path) -> None:
     """A threshold on colour must not do: the best single split of any band finds few buildings among ground."""
-    (image, label, _), = make_scenes(SyntheticSource(folder=str(tmp_path), scenes=1, size=512, seed=1))
+    ((image, label, _),) = make_scenes(SyntheticSource(folder=str(tmp_path), scenes=1, size=512, seed=1))
     with rasterio.open(image) as i, rasterio.open(label) as la:
         pixels, ids = i.read().astype(int), la.read(1)
     for band in pixels:

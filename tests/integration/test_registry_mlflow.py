@@ -21,8 +21,10 @@ import idgbr
 from idgbr.config.tree import (
     ClassSpec,
     CoarseConfig,
+    CoarseWindows,
     InferenceConfig,
     RefinerConfig,
+    RefinerWindows,
     SamplerConfig,
     TrackingConfig,
     TrainingConfig,
@@ -96,7 +98,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bands=[1, 2, 3],
         gsd=0.5,
         normalisation=Normalisation((100.0,) * 3, (50.0,) * 3),
-        inference=InferenceConfig(window=64, overlap=16),
+        inference=InferenceConfig(
+            coarse=CoarseWindows(window=64, overlap=16), refiner=RefinerWindows(window=64, overlap=16)
+        ),
         sampler=SamplerConfig(steps=2, samples=2),
         coarse=coarse,
         refiner=refiner,

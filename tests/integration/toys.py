@@ -56,8 +56,10 @@ class ToyTask:
         if self.log:
             with open(f"{self.log}/{torch.initial_seed()}", "a") as file:
                 file.writelines(f"{index}\n" for index in batch["index"].tolist())
-        noise = [torch.randn(x.shape, generator=torch.Generator().manual_seed(int(s) % 2**31))
-                 for x, s in zip(batch["image"], batch["seed"], strict=True)]
+        noise = [
+            torch.randn(x.shape, generator=torch.Generator().manual_seed(int(s) % 2**31))
+            for x, s in zip(batch["image"], batch["seed"], strict=True)
+        ]
         logits = self.model(batch["image"] + 0.1 * torch.stack(noise))
         loss = nn.functional.cross_entropy(logits, batch["label"], ignore_index=IGNORE, reduction="sum")
         return loss, (batch["label"] != IGNORE).sum()

@@ -244,6 +244,8 @@ class SamplerConfig(Node):
 
 
 class StageTraining(Node):
+    seed: int = 0
+    """Seed of the stage's draws, of the weights that start at random, and of its noise."""
     steps: int = Field(600, ge=1)
     batch: int = Field(8, ge=1)
     """Global batch: windows per optimiser step over all workers."""
@@ -275,22 +277,50 @@ class RefinerTraining(StageTraining):
 class TrainingConfig(Node):
     coarse: StageTraining = StageTraining()
     refiner: RefinerTraining = RefinerTraining()
-    seed: int = 0
 
 
-class InferenceConfig(Node):
+class WindowsConfig(Node):
+    """How a scene is cut for one stage."""
+
     window: int = Field(256, ge=32)
     """Inference window in pixels."""
     overlap: int = Field(64, ge=0)
     """Pixels shared by neighbouring windows, blended."""
     batch: int = Field(4, ge=1)
-    precision: Precision = "fp32"
+    """Windows predicted at once."""
 
     @model_validator(mode="after")
-    def _overlap_fits(self) -> InferenceConfig:
+    def _overlap_fits(self) -> WindowsConfig:
         if self.overlap * 2 > self.window:
             raise ValueError(f"overlap {self.overlap} must be at most half of window {self.window}")
         return self
+
+
+class CoarseWindows(WindowsConfig):
+    """Stage 1 takes large windows: it lives on context."""
+
+    window: int = Field(384, ge=32)
+    """Inference window in pixels."""
+    batch: int = Field(2, ge=1)
+    """Windows predicted at once."""
+
+
+class RefinerWindows(WindowsConfig):
+    """Stage 2 looks around a boundary, and its attention is dearest in large windows."""
+
+    window: int = Field(128, ge=32)
+    """Inference window in pixels."""
+    overlap: int = Field(32, ge=0)
+    """Pixels shared by neighbouring windows, blended."""
+    batch: int = Field(8, ge=1)
+    """Windows predicted at once."""
+
+
+class InferenceConfig(Node):
+    coarse: CoarseWindows = CoarseWindows()
+    refiner: RefinerWindows = RefinerWindows()
+    precision: Precision = "fp32"
+    """Arithmetic of both stages."""
 
 
 class EvaluationConfig(Node):

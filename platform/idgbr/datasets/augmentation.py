@@ -17,7 +17,9 @@ __all__ = ["augment", "dihedral", "inverse_dihedral"]
 
 
 def augment(
-    batch: dict[str, Tensor], transforms: Sequence[int] | Tensor, seeds: Sequence[int] | Tensor,
+    batch: dict[str, Tensor],
+    transforms: Sequence[int] | Tensor,
+    seeds: Sequence[int] | Tensor,
     config: AugmentationConfig,
 ) -> dict[str, Tensor]:
     """A batch with every sample transformed and jittered by its own draw.

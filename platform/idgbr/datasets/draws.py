@@ -52,8 +52,12 @@ class DrawPlan:
     """
 
     def __init__(
-        self, regions: Sequence[PreparedRegion], sampling: SamplingConfig, augmentation: AugmentationConfig,
-        window: int, seed: int,
+        self,
+        regions: Sequence[PreparedRegion],
+        sampling: SamplingConfig,
+        augmentation: AugmentationConfig,
+        window: int,
+        seed: int,
     ) -> None:
         """Reads the regions' labels once, in strips.
 
@@ -86,8 +90,9 @@ class DrawPlan:
         self._boundary = lattice.boundary
         # One array over all classes: a class is a slice of it, and its running pixel count serves draws by area.
         parts = list(lattice.classes.values())
-        self._positions = Positions(*(np.concatenate([getattr(p, name) for p in parts])
-                                      for name in ("region", "row", "col", "weight")))
+        self._positions = Positions(
+            *(np.concatenate([getattr(p, name) for p in parts]) for name in ("region", "row", "col", "weight"))
+        )
         self._starts = np.cumsum([0, *(len(p) for p in parts)])
         self._area = np.cumsum(self._positions.weight, dtype=np.int64)
 

@@ -37,8 +37,13 @@ def jsonl_scenes(source: JsonlSource, config: DataConfig) -> list[LabelledScene]
 
 
 def write_lists(
-    images: Sequence[str], labels: Sequence[str], out_folder: str | Path, fractions: Mapping[str, float],
-    seed: int = 0, pair: str = r"(.+)", root: str | Path = "",
+    images: Sequence[str],
+    labels: Sequence[str],
+    out_folder: str | Path,
+    fractions: Mapping[str, float],
+    seed: int = 0,
+    pair: str = r"(.+)",
+    root: str | Path = "",
 ) -> dict[str, Path]:
     """Deals pairs of chips to splits and writes one list per split, `out_folder`/SPLIT.jsonl.
 

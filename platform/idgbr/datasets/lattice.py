@@ -21,8 +21,10 @@ _STRIP = 256  # rows read at once; the block height of prepared labels, and a mu
 def boundary_mask(label: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Pixels of label (H, W) whose right or lower neighbour has another class; an ignored pixel bounds nothing."""
     mask = np.zeros(label.shape, bool)
-    for here, there in (((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
-                        ((slice(None, -1), slice(None)), (slice(1, None), slice(None)))):
+    for here, there in (
+        ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
+        ((slice(None, -1), slice(None)), (slice(1, None), slice(None))),
+    ):
         a, b = label[here], label[there]
         mask[here] |= (a != b) & (a != IGNORE) & (b != IGNORE)
     return mask
@@ -106,8 +108,12 @@ def _positions(hits: NDArray[np.bool_], order: NDArray, cell: int, region: int, 
     count = hits.sum(axis=-1)
     rows, cols = np.nonzero(count)
     pixel = order[hits[rows, cols].argmax(axis=-1)]
-    entries = (np.full(len(rows), region), top + rows * cell + pixel // cell, cols * cell + pixel % cell,
-               count[rows, cols])
+    entries = (
+        np.full(len(rows), region),
+        top + rows * cell + pixel // cell,
+        cols * cell + pixel % cell,
+        count[rows, cols],
+    )
     return np.stack(entries).astype(np.int32)
 
 

@@ -105,9 +105,16 @@ def prepare_region(region: Region, data: DataConfig, folder: str) -> PreparedReg
             raise UserError(f"{folder}: cannot write the prepared files of {region.id} ({error})") from error
     ready = Scene(str(paths["image"]), gsd=image.gsd or image.resample_to) if copied else image
     return PreparedRegion(
-        id=region.id, split=region.split, image=ready, label=str(paths["label"]), grid=image.grid(),
-        origin=image.origin, histogram=tuple(figures["histogram"]), boundary_pixels=figures["boundary_pixels"],
-        valid_pixels=figures["valid_pixels"], digest=figures["digest"],
+        id=region.id,
+        split=region.split,
+        image=ready,
+        label=str(paths["label"]),
+        grid=image.grid(),
+        origin=image.origin,
+        histogram=tuple(figures["histogram"]),
+        boundary_pixels=figures["boundary_pixels"],
+        valid_pixels=figures["valid_pixels"],
+        digest=figures["digest"],
         stats=BandStats(*(tuple(figures[key]) for key in ("count", "mean", "m2"))),
         coarse=str(paths["coarse"]) if "coarse" in paths else None,
     )
@@ -116,8 +123,14 @@ def prepare_region(region: Region, data: DataConfig, folder: str) -> PreparedReg
 def _source_key(region: Region, data: DataConfig) -> str:
     """What the prepared files depend on, hashed. Remote files count by address: they carry no modification time."""
     sources = [uri for uri in (region.scene.image.uri, region.scene.label, region.scene.rough) if uri]
-    parts = [_VERSION, repr(region.scene.image), repr(region.window), data.label.model_dump_json(),
-             [c.model_dump_json() for c in data.classes], [(os.path.abspath(u), version_of(u)) for u in sources]]
+    parts = [
+        _VERSION,
+        repr(region.scene.image),
+        repr(region.window),
+        data.label.model_dump_json(),
+        [c.model_dump_json() for c in data.classes],
+        [(os.path.abspath(u), version_of(u)) for u in sources],
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
@@ -162,8 +175,13 @@ def _convert(region: Region, image: Scene, data: DataConfig, paths: dict[str, Pa
             if rough is not None:
                 files["coarse"].write(rough.read(window), 1, window=place)
     return {
-        "histogram": histogram.tolist(), "boundary_pixels": boundary, "valid_pixels": valid_pixels,
-        "count": stats.count, "mean": stats.mean, "m2": stats.m2, "digest": digest.hexdigest(),
+        "histogram": histogram.tolist(),
+        "boundary_pixels": boundary,
+        "valid_pixels": valid_pixels,
+        "count": stats.count,
+        "mean": stats.mean,
+        "m2": stats.m2,
+        "digest": digest.hexdigest(),
     }
 
 
@@ -175,10 +193,26 @@ def _tiled(path: Path, grid: Grid, bands: int, dtype: str, image: bool) -> Itera
     options["nodata"] = None if image else IGNORE
     if grid.georeferenced:
         options |= {"crs": grid.crs, "transform": grid.affine}
-    with _whole_or_nothing(path) as temporary, gdal_env(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), open_quietly(
-        temporary, mode="w", driver="GTiff", count=bands, height=grid.height, width=grid.width, tiled=True,
-        blockxsize=256, blockysize=256, compress="zstd", zstd_level=1, BIGTIFF="IF_SAFER", **options,
-    ) as dst:
+    with (
+        _whole_or_nothing(path) as temporary,
+        gdal_env(),
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        open_quietly(
+            temporary,
+            mode="w",
+            driver="GTiff",
+            count=bands,
+            height=grid.height,
+            width=grid.width,
+            tiled=True,
+            blockxsize=256,
+            blockysize=256,
+            compress="zstd",
+            zstd_level=1,
+            BIGTIFF="IF_SAFER",
+            **options,
+        ) as dst,
+    ):
         yield dst
 
 
@@ -219,7 +253,8 @@ def histogram_warnings(prepared: Sequence[PreparedRegion], classes: Sequence[Cla
             counts = _counts(prepared, split)
             out += [
                 f"class {spec.name} (id {number}) never occurs in the {split} split"
-                for number, spec in enumerate(classes) if counts[number] == 0
+                for number, spec in enumerate(classes)
+                if counts[number] == 0
             ]
     return out
 

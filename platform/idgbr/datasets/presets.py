@@ -36,8 +36,22 @@ BINARY_LABELS = LabelConfig(nonzero=True, ignore=[])
 _POTSDAM_TRAIN = {f"{r}_{c}" for r in (2, 3, 4, 5) for c in (10, 11, 12)} | {
     f"{r}_{c}" for r in (6, 7) for c in range(7, 13)
 }
-_POTSDAM_TEST = {"2_13", "2_14", "3_13", "3_14", "4_13", "4_14", "4_15", "5_13", "5_14", "5_15", "6_13", "6_14",
-                 "6_15", "7_13"}
+_POTSDAM_TEST = {
+    "2_13",
+    "2_14",
+    "3_13",
+    "3_14",
+    "4_13",
+    "4_14",
+    "4_15",
+    "5_13",
+    "5_14",
+    "5_15",
+    "6_13",
+    "6_14",
+    "6_15",
+    "7_13",
+}
 _POTSDAM_SELECT = {"2_10", "5_12", "7_8"}
 _VAIHINGEN_TRAIN = {str(n) for n in (1, 3, 5, 7, 11, 13, 15, 17, 21, 23, 26, 28, 30, 32, 34, 37)}
 _VAIHINGEN_TEST = {str(n) for n in (2, 4, 6, 8, 10, 12, 14, 16, 20, 22, 24, 27, 29, 31, 33, 35, 38)}
@@ -174,19 +188,19 @@ PRESETS: dict[str, Preset] = {
         _potsdam, COLOUR_LABELS, 6, "2_Ortho_RGB/top_potsdam_R_C_RGB.tif and 5_Labels_all/top_potsdam_R_C_label.tif"
     ),
     "vaihingen": Preset(
-        _vaihingen, COLOUR_LABELS, 6,
+        _vaihingen,
+        COLOUR_LABELS,
+        6,
         "top/top_mosaic_09cm_areaN.tif and labels of the same name under "
         "ISPRS_semantic_labeling_Vaihingen_ground_truth_COMPLETE/ or gts_for_participants/",
     ),
-    "whu_building": Preset(
-        _foldered("image", "label"), BINARY_LABELS, 2, "{train,val,test}/{image,label}/*.tif"
-    ),
+    "whu_building": Preset(_foldered("image", "label"), BINARY_LABELS, 2, "{train,val,test}/{image,label}/*.tif"),
     "chn6_cug": Preset(
-        _foldered("images", "gt", "_sat", "_mask"), BINARY_LABELS, 2,
+        _foldered("images", "gt", "_sat", "_mask"),
+        BINARY_LABELS,
+        2,
         "{train,val}/images/*_sat.jpg and {train,val}/gt/*_mask.png",
     ),
-    "fgfd": Preset(
-        _foldered("images", "labels"), BINARY_LABELS, 2, "{train,val,test}/{images,labels}/*"
-    ),
+    "fgfd": Preset(_foldered("images", "labels"), BINARY_LABELS, 2, "{train,val,test}/{images,labels}/*"),
 }
 """The layouts by preset name."""

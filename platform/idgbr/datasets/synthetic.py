@@ -85,9 +85,20 @@ def _write(path: Path, bands: NDArray[np.uint8], nodata: int, number: int, sourc
     os.close(handle)
     try:
         with rasterio.open(
-            temporary, "w", driver="GTiff", dtype="uint8", count=len(bands), height=bands.shape[1],
-            width=bands.shape[2], crs="EPSG:32633", nodata=nodata, tiled=True, blockxsize=256, blockysize=256,
-            compress="deflate", transform=from_origin(400000 + number * _GROUND_BLOCK, 5800000, _GSD, _GSD),
+            temporary,
+            "w",
+            driver="GTiff",
+            dtype="uint8",
+            count=len(bands),
+            height=bands.shape[1],
+            width=bands.shape[2],
+            crs="EPSG:32633",
+            nodata=nodata,
+            tiled=True,
+            blockxsize=256,
+            blockysize=256,
+            compress="deflate",
+            transform=from_origin(400000 + number * _GROUND_BLOCK, 5800000, _GSD, _GSD),
         ) as dst:
             dst.write(bands)
             if len(bands) == 3:

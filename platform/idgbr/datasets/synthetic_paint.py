@@ -112,8 +112,10 @@ def _paint_roads(canvas: _Canvas) -> list[Floats]:
         turn = heading + (number % 2) * np.pi / 2 + rng.normal(0, 0.12)
         along, side = np.array([np.cos(turn), np.sin(turn)]), np.array([-np.sin(turn), np.cos(turn)])
         s = np.linspace(-0.8, 0.8, 160) * size
-        bend = size * (rng.uniform(0.02, 0.06) * np.sin(s / size * rng.uniform(3, 6) + rng.uniform(0, 6))
-                       + (0.3 if number == 2 else rng.uniform(-0.25, 0.0)))
+        bend = size * (
+            rng.uniform(0.02, 0.06) * np.sin(s / size * rng.uniform(3, 6) + rng.uniform(0, 6))
+            + (0.3 if number == 2 else rng.uniform(-0.25, 0.0))
+        )
         line = (size / 2 + s[:, None] * along + bend[:, None] * side).astype(np.float32)
         width = int(rng.integers(15, 24))
         points = [np.round(line * 16).astype(np.int32)]
@@ -142,8 +144,9 @@ def _paint_car(canvas: _Canvas, at: Floats, along: Floats) -> None:
     centre = at + side * canvas.rng.choice([-5, 5])
     paint = canvas.rng.choice(np.array([(205, 205, 205), (52, 54, 60), (146, 50, 46), (66, 86, 126)], np.float32))
     for length, breadth, tone in ((7.5, 3.2, paint), (3.0, 2.6, paint * 0.5)):
-        body = centre + np.array([along * length * i + side * breadth * j
-                                  for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))])
+        body = centre + np.array(
+            [along * length * i + side * breadth * j for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+        )
         inside = canvas.mask(body) & (canvas.label == ROAD)
         canvas.colour[inside] = tone
 
@@ -179,7 +182,12 @@ def _paint_buildings(canvas: _Canvas, lines: list[Floats], cast: NDArray) -> Non
 
 
 def _paint_house(
-    canvas: _Canvas, body: NDArray[np.bool_], site: NDArray, angle: float, half: NDArray, cast: NDArray,
+    canvas: _Canvas,
+    body: NDArray[np.bool_],
+    site: NDArray,
+    angle: float,
+    half: NDArray,
+    cast: NDArray,
     grain: Floats,
 ) -> None:
     """One house: a yard in nearly its roof's colour beside it, the shadow, then the roof."""
@@ -262,8 +270,9 @@ def _expose(canvas: _Canvas) -> NDArray[np.uint8]:
 
 def _turn(offset: tuple[float, float], angle: float) -> NDArray:
     """Offset (x, y) turned by an angle in radians."""
-    return np.array([offset[0] * np.cos(angle) - offset[1] * np.sin(angle),
-                     offset[0] * np.sin(angle) + offset[1] * np.cos(angle)])
+    return np.array(
+        [offset[0] * np.cos(angle) - offset[1] * np.sin(angle), offset[0] * np.sin(angle) + offset[1] * np.cos(angle)]
+    )
 
 
 def _rectangle(centre: NDArray, angle: float, half: NDArray | tuple[float, float]) -> NDArray:

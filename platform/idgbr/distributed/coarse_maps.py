@@ -52,7 +52,7 @@ def _predict(images: Sequence[tuple[str, Scene, Path]], model: str | Path, confi
         if not path.exists()
     ]
     predictor = predictor_for(model, "coarse", config.inference, config.resources)
-    predict_scenes(tasks, predictor, len(config.data.classes), config.inference, config.resources, title=title)
+    predict_scenes(tasks, predictor, len(config.data.classes), config.inference.coarse, config.resources, title=title)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def held_out_maps(
     target = Path(folder).resolve()
     paths = [target / f"{region.id}.tif" for region in regions]
     missing = {i for i, path in enumerate(paths) if not path.exists()}
-    margin = config.inference.window // 2
+    margin = config.inference.coarse.window // 2
     parts: dict[int, list[tuple[Path, Window, Window]]] = {i: [] for i in missing}
     images: list[list[tuple[str, Scene, Path]]] = [[] for _ in models]
     for piece in pieces:

@@ -44,7 +44,7 @@ def refined_maps(
     ]
     predictor = predictor_for(model, "refiner", config.inference, config.resources, sampler=config.sampler)
     channels = len(config.data.classes) + 1
-    predict_scenes(tasks, predictor, channels, config.inference, config.resources, title="refined maps")
+    predict_scenes(tasks, predictor, channels, config.inference.refiner, config.resources, title="refined maps")
     return paths
 
 
@@ -77,7 +77,6 @@ def evaluate_maps(
         split=split,
         block=settings.block,
         bootstrap=settings.bootstrap,
-        seed=config.training.seed,
         commit=commit(),
     )
     by_id = {region.id: (region, path) for region, path in zip(regions, maps, strict=True)}

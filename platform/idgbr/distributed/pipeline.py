@@ -159,7 +159,7 @@ def _write_model(stages: Stages, trained: Trained, figures: Mapping[str, float])
 def _sample(model: Path, region: PreparedRegion) -> Sample:
     """A window at the middle of a region, and the map the model makes of it."""
     predictor = Predictor(model)
-    size = min(128, predictor.spec.inference.window)
+    size = min(128, predictor.spec.inference.refiner.window)
     place = Window((region.grid.height - size) // 2, (region.grid.width - size) // 2, size, size)
     image, valid = region.image.read(place)
     coarse = predictor.coarse(image[None], valid[None])

@@ -70,9 +70,8 @@ def plan(request: RefineRequest, resources: ResourcesConfig) -> dict[str, object
     total = {"windows": 0, "minutes": 0.0, "megabytes": 0.0}
     for sheet in sheets:
         grid = sheet.image.grid()
-        count = len(
-            plan_windows(grid.height, grid.width, spec.inference.window, spec.inference.overlap, request.offset)
-        )
+        cut = spec.inference.refiner
+        count = len(plan_windows(grid.height, grid.width, cut.window, cut.overlap, request.offset))
         planes = 1 + len(request.bands) + (0 if request.coarse else 1 + len(spec.classes))
         # The raw rows and their compressed copy exist side by side for a moment.
         megabytes = 1.5 * planes * grid.height * grid.width / 2**20
@@ -140,12 +139,13 @@ def _maps(
             if sheet.coarse is None
         ]
         predictor = predictor_for(folder, "coarse", inference, resources)
-        predict_scenes(first, predictor, len(classes), inference, resources, offset=request.offset, title="coarse maps")
+        offset = request.offset
+        predict_scenes(first, predictor, len(classes), inference.coarse, resources, offset=offset, title="coarse maps")
         given |= {task.id: Scene(str(scratch / f"{task.id}.tif")) for task in first}
         second = [_refinement(sheet, given[sheet.name], keys[sheet.name], request, label, spec) for sheet in sheets]
         predictor = predictor_for(folder, "refiner", inference, resources, sampler=spec.sampler)
         predict_scenes(
-            second, predictor, len(classes) + 1, inference, resources, offset=request.offset, title="refined maps"
+            second, predictor, len(classes) + 1, inference.refiner, resources, offset=offset, title="refined maps"
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -176,9 +176,9 @@ def _sheets(request: RefineRequest, spec: ModelSpec) -> list[Sheets]:
 
 def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, given: bool) -> float:
     predictor = Predictor(folder)
-    grid, size = sheet.image.grid(), spec.inference.window
+    grid, size = sheet.image.grid(), spec.inference.refiner.window
     place = Window((grid.height - size) // 2, (grid.width - size) // 2, size, size)
-    image, valid = (np.stack([a] * spec.inference.batch) for a in sheet.image.read(place))
+    image, valid = (np.stack([a] * spec.inference.refiner.batch) for a in sheet.image.read(place))
     ids = np.zeros((len(image), size, size), np.uint8)
     started = time.monotonic()
     if not given:

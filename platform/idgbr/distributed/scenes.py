@@ -14,7 +14,7 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from idgbr import IGNORE
-from idgbr.config.tree import InferenceConfig, Precision, ResourcesConfig, SamplerConfig
+from idgbr.config.tree import Precision, ResourcesConfig, SamplerConfig, WindowsConfig
 from idgbr.distributed.progress import Progress
 from idgbr.distributed.source import Columns, TaskSource, ordered_dataset
 from idgbr.raster.blending import StripBlender
@@ -139,7 +139,7 @@ def predict_scenes(
     tasks: Sequence[SceneTask],
     predictor: Callable[[], Callable[[Columns], np.ndarray]],
     channels: int,
-    inference: InferenceConfig,
+    inference: WindowsConfig,
     resources: ResourcesConfig,
     *,
     offset: tuple[int, int] = (0, 0),

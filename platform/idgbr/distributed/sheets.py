@@ -120,8 +120,8 @@ def _checked(uri: str, spec: ModelSpec, mismatch: Literal["refuse", "resample"])
     if mismatch == "resample":
         return replace(scene, resample_to=spec.gsd)
     raise UserError(
-        f"{uri}: ground sample distance {gsd:.3g} m; the model was trained at {spec.gsd:.3g} m (a factor {GSD_FACTOR} is "
-        f"accepted). Use --gsd-mismatch resample to read it at {spec.gsd:.3g} m"
+        f"{uri}: ground sample distance {gsd:.3g} m; the model was trained at {spec.gsd:.3g} m (a factor "
+        f"{GSD_FACTOR} is accepted). Use --gsd-mismatch resample to read it at {spec.gsd:.3g} m"
     )
 
 

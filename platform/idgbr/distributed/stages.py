@@ -180,7 +180,6 @@ class Stages:
             "training": training.model_dump(),
             "augmentation": config.data.augmentation.model_dump(),
             "sampling": config.data.sampling.model_dump(),
-            "seed": config.training.seed,
             "start": _content(self.start),
         }
         name = run_name(config.data.name, stage, {**common, **learns})
@@ -190,13 +189,13 @@ class Stages:
             task=TaskSpec(kind, config, len(data.normalisation.mean), data.normalisation, self.start or None),
             training=training,
             windows=PlannedWindows(
-                DrawPlan(train, config.data.sampling, config.data.augmentation, window, config.training.seed),
+                DrawPlan(train, config.data.sampling, config.data.augmentation, window, training.seed),
                 training.batch,
             ),
             select=data.split("select"),
             normalisation=data.normalisation,
             augmentation=config.data.augmentation,
-            seed=config.training.seed,
+            seed=training.seed,
             classes=len(config.data.classes),
         )
         with self.tracker.stage(stage, {"run": name, "window": window, **training.model_dump()}) as run:

@@ -12,8 +12,6 @@ memory there is `jobs/refine.py`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +20,8 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-import idgbr
 from idgbr.config.tree import SamplerConfig
 from idgbr.errors import UserError
-from idgbr.raster.grid import Window
-
-
-@dataclass(frozen=True)
-class _ArrayScene:
-    """An array read by windows as a scene is: outside of it pixels are 0 and not valid."""
-
-    image: np.ndarray
-    """(B, H, W)."""
-
-    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        bands, height, width = self.image.shape
-        pixels = np.zeros((bands, window.height, window.width), self.image.dtype)
-        valid = np.zeros((window.height, window.width), bool)
-        inside = window.intersect(Window(0, 0, height, width))
-        if inside is not None:
-            here = inside.slices((window.row, window.col))
-            part = self.image[(slice(None), *inside.slices())]
-            finite = np.isfinite(part).all(axis=0)
-            pixels[(slice(None), *here)] = np.where(finite, part, 0)
-            valid[here] = finite
-        return pixels, valid
 
 
 class RefinedMapModel(PythonModel):
@@ -73,6 +48,7 @@ class RefinedMapModel(PythonModel):
         Raises:
             UserError: The input is none of these, or has another number of bands than the model.
         """
+        from idgbr.inference.whole import ArrayScene, predict_whole
         from idgbr.raster.scene import Scene
 
         known = SamplerConfig.model_fields
@@ -85,7 +61,7 @@ class RefinedMapModel(PythonModel):
                 scene = Scene(path, bands=tuple(self.predictor.spec.bands))
                 scene.check()
                 grid = scene.grid()
-                maps.append(self._map(scene, grid.height, grid.width, sampler))
+                maps.append(predict_whole(self.predictor, scene, grid.height, grid.width, sampler).refined)
             return maps[0] if isinstance(model_input, str | os.PathLike) else maps
         images = np.asarray(model_input)
         bands = len(self.predictor.spec.bands)
@@ -96,41 +72,10 @@ class RefinedMapModel(PythonModel):
             )
         batch = images if images.ndim == 4 else images[None]
         refined = [
-            self._map(_ArrayScene(np.moveaxis(image, -1, 0)), image.shape[0], image.shape[1], sampler)
+            predict_whole(self.predictor, ArrayScene(np.moveaxis(image, -1, 0)), *image.shape[:2], sampler).refined
             for image in batch
         ]
         return np.stack(refined) if images.ndim == 4 else refined[0]
-
-    def _map(self, scene: Any, height: int, width: int, sampler: SamplerConfig) -> np.ndarray:
-        from idgbr.raster.blending import StripBlender
-        from idgbr.raster.windows import plan_windows
-
-        spec = self.predictor.spec
-        size, overlap = spec.inference.window, spec.inference.overlap
-        windows = plan_windows(height, width, size, overlap)
-        blender = StripBlender(height, width, len(spec.classes), windows, size, overlap)
-        out = np.full((height, width), idgbr.IGNORE, np.uint8)
-        valid_map = np.zeros((height, width), bool)
-
-        def keep(strips: Iterable[tuple[int, np.ndarray]]) -> None:
-            for row, strip in strips:
-                out[row : row + strip.shape[1]] = strip.argmax(axis=0)
-
-        whole = Window(0, 0, height, width)
-        for window in windows:
-            image, valid = scene.read(window)
-            image, mask = image[None], valid[None]
-            probabilities = self.predictor.coarse(image, mask)
-            if self.predictor.refiner is not None:
-                origin = np.array([[window.row, window.col]])
-                probabilities = self.predictor.refine(image, mask, probabilities, origin, sampler).probabilities
-            keep(blender.add(window, probabilities[0]))
-            inside = window.intersect(whole)
-            if inside is not None:
-                valid_map[inside.slices()] = valid[inside.slices((window.row, window.col))]
-        keep(blender.finish())
-        out[~valid_map] = idgbr.IGNORE
-        return out
 
 
 def _paths(model_input: Any) -> list[str] | None:

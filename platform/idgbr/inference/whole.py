@@ -1,0 +1,105 @@
+"""A scene that fits in memory, predicted in overlapping windows, blended: both stages in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idgbr import IGNORE
+from idgbr.config.tree import SamplerConfig, WindowsConfig
+from idgbr.inference.predictor import Predictor
+from idgbr.raster.blending import StripBlender
+from idgbr.raster.grid import Window
+from idgbr.raster.windows import plan_windows
+
+
+class Readable(Protocol):
+    """Anything read by windows, as `raster.scene.Scene` is."""
+
+    def read(self, window: Window) -> tuple[NDArray, NDArray[np.bool_]]: ...
+
+
+@dataclass(frozen=True)
+class ArrayScene:
+    """An array (B, H, W) read by windows as a scene is: outside of it pixels are 0 and not valid."""
+
+    image: NDArray
+
+    def read(self, window: Window) -> tuple[NDArray, NDArray[np.bool_]]:
+        """Pixels (B, h, w) and their validity (h, w); NaN and infinite pixels are not valid."""
+        bands, height, width = self.image.shape
+        pixels = np.zeros((bands, window.height, window.width), self.image.dtype)
+        valid = np.zeros((window.height, window.width), bool)
+        inside = window.intersect(Window(0, 0, height, width))
+        if inside is not None:
+            here = inside.slices((window.row, window.col))
+            part = self.image[(slice(None), *inside.slices())]
+            finite = np.isfinite(part).all(axis=0)
+            pixels[(slice(None), *here)] = np.where(finite, part, 0)
+            valid[here] = finite
+        return pixels, valid
+
+
+@dataclass(frozen=True)
+class WholeMap:
+    """Maps of one scene.
+
+    Attributes:
+        coarse: (H, W) uint8 class ids, IGNORE where there is no imagery.
+        refined: Likewise; the coarse map of a model without stage 2.
+    """
+
+    coarse: NDArray[np.uint8]
+    refined: NDArray[np.uint8]
+
+
+def predict_whole(
+    predictor: Predictor, scene: Readable, height: int, width: int, sampler: SamplerConfig | None = None
+) -> WholeMap:
+    """Both stages, each in its own windows: stage 2 sees the blended coarse map, as everywhere else.
+
+    Args:
+        predictor: The model.
+        scene: What is read.
+        height: Its rows.
+        width: Its columns.
+        sampler: Sampler settings; default: the model's own.
+    """
+    spec, classes = predictor.spec, len(predictor.spec.classes)
+    _, valid = scene.read(Window(0, 0, height, width))
+    first = ArrayScene(
+        _blended(height, width, classes, spec.inference.coarse, lambda w: predictor.coarse(*_batch(scene.read(w)))[0])
+    )
+
+    def refine(window: Window) -> NDArray[np.float32]:
+        origin = np.array([[window.row, window.col]])
+        given = first.read(window)[0][None]
+        return predictor.refine(*_batch(scene.read(window)), given, origin, sampler).probabilities[0]
+
+    coarse = np.where(valid, first.image.argmax(0), IGNORE).astype(np.uint8)
+    if predictor.refiner is None:
+        return WholeMap(coarse, coarse)
+    second = _blended(height, width, classes, spec.inference.refiner, refine)
+    return WholeMap(coarse, np.where(valid, second.argmax(0), IGNORE).astype(np.uint8))
+
+
+def _batch(read: tuple[NDArray, NDArray[np.bool_]]) -> tuple[NDArray, NDArray[np.bool_]]:
+    return read[0][None], read[1][None]
+
+
+def _blended(
+    height: int, width: int, channels: int, cut: WindowsConfig, predict: Callable[[Window], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    windows = plan_windows(height, width, cut.window, cut.overlap)
+    blender = StripBlender(height, width, channels, windows, cut.window, cut.overlap)
+    out = np.zeros((channels, height, width), np.float32)
+    for window in windows:
+        for row, strip in blender.add(window, predict(window)):
+            out[:, row : row + strip.shape[1]] = strip
+    for row, strip in blender.finish():
+        out[:, row : row + strip.shape[1]] = strip
+    return out
