@@ -156,7 +156,10 @@ class Stages:
         for fold in range(config.coarse.folds):
             others = [p for piece, p in zip(pieces, prepared, strict=True) if piece.fold != fold]
             learns = {"fold": [fold, config.coarse.folds, config.coarse.fold_block]}
-            result = self._stage("coarse", f"coarse-fold{fold}", others, config.training.coarse, learns)
+            # As many looks at every pixel as the final backbone has: half the ground, half the steps.
+            steps = max(1, round(config.training.coarse.steps * (config.coarse.folds - 1) / config.coarse.folds))
+            training = config.training.coarse.model_copy(update={"steps": steps})
+            result = self._stage("coarse", f"coarse-fold{fold}", others, training, learns)
             models.append(self.model_folder(result))
         return held_out_maps(train, pieces, models, folder, config)
 
