@@ -1,0 +1,74 @@
+"""Stage 1's networks, and where their weights come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from idgbr.config.tree import CoarseConfig
+from idgbr.errors import UserError
+from idgbr.models.coarse import build_coarse, padded_logits
+from idgbr.models.condition_encoder import FrozenImageEncoder
+
+PACKAGE = "package:efficientnet-lite0"
+
+
+@pytest.mark.parametrize("decoder", ["Unet", "FPN", "Segformer", "DeepLabV3Plus", "UPerNet"])
+def test_any_decoder_on_any_size(decoder: str) -> None:
+    model = build_coarse(CoarseConfig(decoder=decoder), classes=5, bands=4).eval()
+    with torch.no_grad():
+        assert padded_logits(model, torch.randn(2, 4, 70, 96)).shape == (2, 5, 70, 96)
+
+
+def test_weights_of_the_package_are_real_and_fit_any_band_count() -> None:
+    three = build_coarse(CoarseConfig(), 2, 3).encoder.model.state_dict()
+    four = build_coarse(CoarseConfig(), 2, 4).encoder.model.state_dict()
+    first = next(iter(three))
+    # An adapted first convolution answers a grey image as the original does: the bands' weights are rescaled.
+    torch.testing.assert_close(four[first].sum(1), three[first].sum(1), rtol=1e-3, atol=1e-3)
+    assert all(torch.equal(three[name], four[name]) for name in list(three)[1:])
+    # Trained batch norms have seen data; fresh ones have a mean of zero.
+    assert three["bn1.running_mean"].abs().max() > 0
+
+
+def test_weights_from_a_file(tmp_path: Path) -> None:
+    source = timm.create_model("mobilenetv3_small_050", num_classes=0)
+    save_file(source.state_dict(), tmp_path / "encoder.safetensors")
+    config = CoarseConfig(encoder="tu-mobilenetv3_small_050", weights=str(tmp_path / "encoder.safetensors"))
+    got = build_coarse(config, 2, 3).encoder.model.state_dict()
+    assert torch.equal(got["conv_stem.weight"], source.state_dict()["conv_stem.weight"])
+
+
+def test_the_refiner_s_encoder_has_the_same_weights() -> None:
+    whole = build_coarse(CoarseConfig(), 2, 3).encoder.model.state_dict()
+    encoder = FrozenImageEncoder("tf_efficientnet_lite0", PACKAGE, [0, 1, 2], 3, pretrained=True)
+    part = encoder.model.state_dict()
+    assert 0 < len(part) < len(whole)
+    assert all(torch.equal(value, whole[name]) for name, value in part.items())
+    assert not any(p.requires_grad for p in encoder.parameters())
+    assert not encoder.train().training
+    assert [tuple(f.shape[1:]) for f in encoder(torch.zeros(1, 3, 32, 32))] == [(16, 16, 16), (24, 8, 8), (40, 4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (CoarseConfig(decoder="Fnp"), "coarse.decoder 'Fnp'"),
+        (CoarseConfig(encoder="tu-nosuchnet"), "nosuchnet"),
+        (CoarseConfig(weights="nowhere.pth"), "no such file"),
+        (CoarseConfig(encoder="tu-resnet18", weights=PACKAGE), "encoder"),
+    ],
+)
+def test_what_does_not_exist_or_fit_is_named(config: CoarseConfig, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_coarse(config, 2, 3)
+
+
+def test_damaged_weights(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"not a zip")
+    with pytest.raises(UserError, match="not a readable state dict"):
+        build_coarse(CoarseConfig(weights=str(tmp_path / "weights.pth")), 2, 3)
