@@ -72,7 +72,9 @@ class RefinedMapModel(PythonModel):
             )
         batch = images if images.ndim == 4 else images[None]
         refined = [
-            predict_whole(self.predictor, ArrayScene(np.moveaxis(image, -1, 0)), *image.shape[:2], sampler).refined
+            predict_whole(
+                self.predictor, ArrayScene(np.moveaxis(image, -1, 0)), image.shape[0], image.shape[1], sampler
+            ).refined
             for image in batch
         ]
         return np.stack(refined) if images.ndim == 4 else refined[0]
