@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import functools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import CLASSES, ToyTask, toy_region
+from toys import CLASSES, WINDOW, toy_stage
 
-from idgbr.config.tree import AugmentationConfig, ResourcesConfig, SamplingConfig, StageTraining
+from idgbr.config.tree import (
+    AugmentationConfig,
+    ClassSpec,
+    DataConfig,
+    Experiment,
+    RefinerConfig,
+    ResourcesConfig,
+    SamplerConfig,
+    SamplingConfig,
+    SyntheticSource,
+)
 from idgbr.datasets.draws import DrawPlan
-from idgbr.datasets.normalisation import Normalisation
 from idgbr.distributed.source import PlannedWindows, planned_batches, rank_slice
-from idgbr.distributed.stage import StageSpec
+from idgbr.distributed.stage import TaskSpec
 from idgbr.distributed.training import run_stage
-
-WINDOW = 32
-
-
-def spec(folder: Path, name: str, log: str = "", **training: object) -> StageSpec:
-    regions = [toy_region(folder, f"{name}{i}", seed=i) for i in range(2)]
-    config = StageTraining.model_validate({"steps": 12, "batch": 6, "warmup": 2, "lr": 1e-2, "ema": 0.5,
-                                           "validate_every": 6, "validate_windows": 5} | training)  # fmt: skip
-    plan = DrawPlan(regions, SamplingConfig(), AugmentationConfig(), WINDOW, seed=1)
-    return StageSpec(
-        name=name, stage="toy", task=functools.partial(ToyTask, log), training=config,
-        windows=PlannedWindows(plan, config.batch), select=(toy_region(folder, f"{name}s", seed=9),),
-        normalisation=Normalisation.from_stats(r.stats for r in regions), augmentation=AugmentationConfig(),
-        seed=3, classes=CLASSES,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_every_draw_once_from_any_step(ray_session: None, tmp_path: Path, world: int) -> None:
-    windows = spec(tmp_path, "cover").windows
+    windows = toy_stage(tmp_path, "cover").windows
     for start, stop in ((0, 30), (7, 30)):
         ranks = [planned_batches(windows, start, stop, rank, world) for rank in range(world)]
         seen = [columns["index"] for batches in ranks for columns in batches]
@@ -43,7 +37,7 @@ def test_every_draw_once_from_any_step(ray_session: None, tmp_path: Path, world:
 
 
 def test_batches_come_in_the_plan_s_order_and_own_dtype(ray_session: None, tmp_path: Path) -> None:
-    windows = spec(tmp_path, "order").windows
+    windows = toy_stage(tmp_path, "order").windows
     columns = next(iter(planned_batches(windows, 5, 9, 1, 2)))
     assert columns["index"].tolist() == [33, 34, 35]
     assert columns["image"].dtype == np.uint8
@@ -61,12 +55,39 @@ def test_rank_slices_tile_the_batch() -> None:
 
 def test_workers_and_micro_batches_change_no_step(ray_session: None, tmp_path: Path) -> None:
     runs = str(tmp_path / "runs")
-    one = run_stage(spec(tmp_path, "one"), ResourcesConfig(train_workers=1), runs)
-    two = run_stage(spec(tmp_path, "two", accumulate=2), ResourcesConfig(train_workers=2), runs)
+    one = run_stage(toy_stage(tmp_path, "one"), ResourcesConfig(train_workers=1), runs)
+    two = run_stage(toy_stage(tmp_path, "two", accumulate=2), ResourcesConfig(train_workers=2), runs)
     assert [point["step"] for point in one.history] == [6, 12]
     for a, b in zip(one.history, two.history, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
         assert a["miou"] == pytest.approx(b["miou"], abs=1e-3)
     assert Path(two.weights).exists()
     # Asked for again, a finished stage is only read.
-    assert run_stage(spec(tmp_path, "two", accumulate=2), ResourcesConfig(train_workers=2), runs) == two
+    assert run_stage(toy_stage(tmp_path, "two", accumulate=2), ResourcesConfig(train_workers=2), runs) == two
+
+
+def test_two_workers_and_one_train_the_refiner_alike(ray_session: None, tmp_path: Path) -> None:
+    """Stage 2 in float32, given the same global batches: the first losses agree, step by step."""
+    base = toy_stage(tmp_path, "refiner", steps=20, batch=4, lr=5e-4, clip=1.0, validate_every=1, validate_windows=1)
+    with_maps = [replace(region, coarse=region.label) for region in base.windows.plan.regions]
+    plan = DrawPlan(with_maps, SamplingConfig(), AugmentationConfig(), WINDOW, seed=1)
+    config = Experiment(
+        data=DataConfig(
+            name="toy", source=SyntheticSource(folder=str(tmp_path)),
+            classes=[ClassSpec(name=f"class {i}", colour=f"#{i}{i}4080") for i in range(CLASSES)],
+        ),
+        refiner=RefinerConfig(
+            channels=[16, 32], attention_head_dim=8, guidance_width=8, guidance_heads=1, image_encoder="", window=WINDOW
+        ),
+        sampler=SamplerConfig(steps=1, samples=1, dihedral=False),
+    )  # fmt: skip
+    curves = []
+    for world in (1, 2):
+        spec = replace(
+            base, name=f"refiner{world}", task=TaskSpec("refiner", config, 3, base.normalisation),
+            windows=PlannedWindows(plan, 4), select=tuple(replace(r, coarse=r.label) for r in base.select),
+        )  # fmt: skip
+        resources = ResourcesConfig(train_workers=world)
+        curves.append([p["loss"] for p in run_stage(spec, resources, str(tmp_path / "runs")).history])
+    assert len(curves[0]) == 20
+    np.testing.assert_allclose(curves[0], curves[1], atol=1e-4)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
+import ray
 import torch
 from rasterio.transform import from_origin
 from torch import Tensor, nn
 
 from idgbr import IGNORE
-from idgbr.datasets.normalisation import BandStats
+from idgbr.config.tree import AugmentationConfig, SamplingConfig, StageTraining
+from idgbr.datasets.draws import Draw, DrawPlan
+from idgbr.datasets.normalisation import BandStats, Normalisation
 from idgbr.datasets.prepare import PreparedRegion
+from idgbr.distributed.source import PlannedWindows
+from idgbr.distributed.stage import StageSpec
 from idgbr.raster.scene import Scene
 
 CLASSES = 3
+WINDOW = 32
 
 
 def toy_region(folder: Path, name: str, size: int = 128, split: str = "train", seed: int = 0) -> PreparedRegion:
@@ -47,15 +55,15 @@ def toy_region(folder: Path, name: str, size: int = 128, split: str = "train", s
 class ToyTask:
     """Per-pixel classification by two convolutions; as a real task, each sample's noise comes from its own seed."""
 
-    def __init__(self, log: str = "") -> None:
+    def __init__(self, gate: str = "", stop_at: int = 0, nodes: str = "") -> None:
         layers = nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU(), nn.Conv2d(8, CLASSES, 1)
         self.model = nn.Sequential(*layers)
-        self.log = log
+        self.gate, self.stop_at, self.nodes, self.done = gate, stop_at, nodes, 0
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        if self.log:
-            with open(f"{self.log}/{torch.initial_seed()}", "a") as file:
-                file.writelines(f"{index}\n" for index in batch["index"].tolist())
+        self._wait_at_gate()
+        if self.nodes:
+            Path(self.nodes, f"train-{ray.get_runtime_context().get_node_id()}").touch()
         noise = [
             torch.randn(x.shape, generator=torch.Generator().manual_seed(int(s) % 2**31))
             for x, s in zip(batch["image"], batch["seed"], strict=True)
@@ -63,6 +71,14 @@ class ToyTask:
         logits = self.model(batch["image"] + 0.1 * torch.stack(noise))
         loss = nn.functional.cross_entropy(logits, batch["label"], ignore_index=IGNORE, reduction="sum")
         return loss, (batch["label"] != IGNORE).sum()
+
+    def _wait_at_gate(self) -> None:
+        """Steps from `stop_at` on wait until the gate exists: a test can end the driver at a known step."""
+        if self.gate and self.done >= self.stop_at:
+            Path(self.gate).with_suffix(".reached").touch()
+            while not Path(self.gate).exists():
+                time.sleep(0.05)
+        self.done += 1
 
     def measure(self, batch: dict[str, Tensor]) -> Tensor:
         said, true = self.model(batch["image"]).argmax(1), batch["label"]
@@ -75,3 +91,32 @@ class ToyTask:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
+
+
+class RecordingPlan(DrawPlan):
+    """A plan that notes on which nodes it is asked for draws, which is where windows are read."""
+
+    nodes = ""
+
+    def draws(self, start: int, count: int) -> list[Draw]:
+        if self.nodes:
+            Path(self.nodes, f"read-{ray.get_runtime_context().get_node_id()}").touch()
+        return super().draws(start, count)
+
+
+def toy_stage(
+    folder: Path, name: str, gate: str = "", stop_at: int = 0, nodes: str = "", **training: object
+) -> StageSpec:
+    """A stage of twelve small steps."""
+    regions = [toy_region(folder, f"train{i}", seed=i) for i in range(2)]
+    settings = {"steps": 12, "batch": 6, "warmup": 2, "lr": 1e-2, "ema": 0.5, "precision": "fp32"}
+    settings |= {"validate_every": 6, "validate_windows": 5}
+    config = StageTraining.model_validate(settings | training)
+    plan = RecordingPlan(regions, SamplingConfig(), AugmentationConfig(), WINDOW, seed=1)
+    plan.nodes = nodes
+    return StageSpec(
+        name=name, stage="toy", task=functools.partial(ToyTask, gate, stop_at, nodes), training=config,
+        windows=PlannedWindows(plan, config.batch), select=(toy_region(folder, "select", seed=9),),
+        normalisation=Normalisation.from_stats(r.stats for r in regions), augmentation=AugmentationConfig(),
+        seed=3, classes=CLASSES,
+    )  # fmt: skip

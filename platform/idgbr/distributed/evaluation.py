@@ -11,6 +11,7 @@ import numpy as np
 from idgbr.config.tree import Experiment
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.coarse_maps import predictor_for
+from idgbr.distributed.curves import sample_predictions
 from idgbr.distributed.data import spread
 from idgbr.distributed.scenes import SceneTask, predict_scenes
 from idgbr.distributed.sinks import MapSink
@@ -56,7 +57,8 @@ def evaluate_maps(
     model: str,
     split: str = "test",
 ) -> EvaluationResult:
-    """Measure refined maps against coarse maps and the classical refiners; writes report.html and evaluation.json.
+    """Measure refined maps against coarse maps and the classical refiners; writes report.html,
+    samples.png and evaluation.json.
 
     Args:
         regions: labelled regions with coarse maps.
@@ -87,6 +89,7 @@ def evaluate_maps(
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     write_report(target / "report.html", result, pictures)
+    sample_predictions(pictures, [spec.colour for spec in classes]).savefig(target / "samples.png", dpi=110)
     result.save(target / "evaluation.json")
     return result
 

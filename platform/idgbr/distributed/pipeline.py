@@ -77,7 +77,8 @@ def _run(config: Experiment, fresh: bool, start: str, evaluate: bool) -> Outcome
             if evaluate:
                 result = _evaluate(stages, trained, fresh)
                 tracker.log_metrics(headline(result))
-                tracker.log_artifact(folders.result(trained.refiner.name) / "report.html")
+                for file in ("report.html", "samples.png"):
+                    tracker.log_artifact(folders.result(trained.refiner.name) / file)
                 tracker.log_text(result.model_dump_json(indent=1), "evaluation.json")
             figures = headline(result) if result else {}
             folder = _write_model(stages, trained, figures)
@@ -129,7 +130,8 @@ def run_evaluation(config: Experiment, model: str, split: str = "test", fresh: b
             maps = refined_maps(mapped, folder, place / "maps", config)
             result = evaluate_maps(mapped, maps, place, config, label, split)
             tracker.log_metrics(headline(result))
-            tracker.log_artifact(place / "report.html")
+            for file in ("report.html", "samples.png"):
+                tracker.log_artifact(place / file)
     outcome = Outcome(model, str(folder), str(place / "report.html"), str(place / "maps"))
     _say(outcome, result, time.monotonic() - began)
     return outcome

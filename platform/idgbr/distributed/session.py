@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -81,9 +82,11 @@ def _start_local(resources: ResourcesConfig) -> None:
         # to this process. Ray sets RAY_AUTH_MODE=token itself; set from here it would come too late.
         os.environ["RAY_AUTH_TOKEN_PATH"] = _own_token()
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # that it is protected is no warning
+    # Workers alone must not take all there is, or nothing is left to read their windows.
+    workers = max(resources.train_workers, resources.infer_workers)
     ray.init(
         address="local",
-        num_cpus=resources.logical_cpus,
+        num_cpus=max(resources.logical_cpus, math.ceil(workers * resources.cpus_per_worker) + 1),
         object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=False,
         logging_level=logging.WARNING,

@@ -18,6 +18,8 @@ from idgbr.datasets.samples import read_sample
 Columns = dict[str, np.ndarray]
 ROWS_PER_TASK = 64
 """Windows one read task reads: enough to sort by file, few enough to start at once and to spread over nodes."""
+PIXELS_PER_TASK = 2 * 2**20
+"""Large windows make smaller tasks, since a task holds all of its windows."""
 STEPS_PER_DATASET = 5000
 """Steps one Ray Data execution covers; a longer run chains executions, so that its list of tasks stays short."""
 
@@ -135,7 +137,8 @@ def planned_batches(
     if count == 0:
         raise ValueError(f"rank {rank} of {world} has no part in a batch of {windows.batch}")
     reference = ray.put(windows)
-    per_task = max(1, ROWS_PER_TASK // count)
+    rows = min(ROWS_PER_TASK, PIXELS_PER_TASK // windows.plan.window**2)
+    per_task = max(1, rows // count)
     for first in range(start, stop, STEPS_PER_DATASET):
         last = min(first + STEPS_PER_DATASET, stop)
         pieces = [range(s, min(s + per_task, last)) for s in range(first, last, per_task)]

@@ -1,0 +1,32 @@
+"""Driver of the resume test: trains a toy stage under a tracked run; a test kills it half-way and runs it again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from toys import toy_stage
+
+from idgbr.config.tree import ResourcesConfig, TrackingConfig
+from idgbr.distributed.session import start_ray
+from idgbr.distributed.training import run_stage
+from idgbr.registry.tracking import Tracker
+
+
+def main(folder: Path) -> None:
+    """Trains with a gate at step 8, then (once the gate is open) the same stage without one."""
+    resources = ResourcesConfig(train_workers=1)
+    tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db", experiment="resume")
+    gated = toy_stage(folder, "gated", str(folder / "gate"), stop_at=8, validate_every=4)
+    with start_ray(resources), Tracker(tracking, "resume") as tracker:
+        with tracker.stage("toy") as run:
+            spec = replace(gated, tracking=(run.uri, run.run_id))
+            first = run_stage(spec, resources, str(folder / "runs"))
+        plain = run_stage(toy_stage(folder, "plain", validate_every=4), resources, str(folder / "runs"))
+    print(json.dumps({"resumed": first.history, "plain": plain.history, "steps": first.steps}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,107 @@
+"""Refining scenes end to end on a real Ray with a tiny random model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from toys import CLASSES, toy_region
+
+from idgbr import IGNORE
+from idgbr.config.tree import ClassSpec, CoarseConfig, InferenceConfig, RefinerConfig, ResourcesConfig, SamplerConfig
+from idgbr.datasets.normalisation import Normalisation
+from idgbr.distributed.refine import RefineRequest, refine
+from idgbr.distributed.sheets import adjacent
+from idgbr.errors import UserError
+from idgbr.models.coarse import build_coarse
+from idgbr.models.package import ModelSpec, save_model
+from idgbr.models.refiner import Refiner
+from idgbr.raster.grid import Window
+
+SIZE = 160
+RESOURCES = ResourcesConfig(infer_workers=2, cpus_per_worker=0.5)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model folder with random weights."""
+    torch.manual_seed(0)
+    coarse = CoarseConfig(decoder="Unet", encoder="tu-mobilenetv3_small_050", weights="none")
+    refiner = RefinerConfig(
+        channels=[16, 32], attention_head_dim=8, guidance_width=8, guidance_heads=1, image_encoder=""
+    )
+    spec = ModelSpec(
+        name="toy", classes=[ClassSpec(name=f"class {i}", colour=f"#{i}{i}4080") for i in range(CLASSES)],
+        bands=[1, 2, 3], gsd=0.5, normalisation=Normalisation((100.0,) * 3, (40.0,) * 3),
+        inference=InferenceConfig(window=64, overlap=16, batch=4),
+        sampler=SamplerConfig(steps=1, samples=1, dihedral=False), coarse=coarse, refiner=refiner,
+    )  # fmt: skip
+    parts = build_coarse(coarse, CLASSES, 3, pretrained=False), Refiner(CLASSES, 3, refiner.model_dump(), False)
+    return str(save_model(tmp_path_factory.mktemp("model") / "toy", spec, *parts))
+
+
+def test_a_map_keeps_the_scene_s_georeference_and_nodata(ray_session: None, tmp_path: Path, model: str) -> None:
+    scene = toy_region(tmp_path, "scene", SIZE).image
+    request = RefineRequest(model, (scene.uri,), str(tmp_path / "maps"), bands=("coarse", "uncertainty"),
+                            polygons="gpkg", min_area=1.0)  # fmt: skip
+    done = refine(request, RESOURCES)
+    with rasterio.open(scene.uri) as source, rasterio.open(done["maps"][0]) as out:
+        assert (out.crs, out.transform, out.shape) == (source.crs, source.transform, source.shape)
+        assert out.nodata == IGNORE
+        assert out.descriptions == ("class", "coarse", "uncertainty")
+        assert out.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        ids = out.read(1)
+    valid = scene.read(Window(0, 0, SIZE, SIZE))[1]
+    assert ((ids == IGNORE) == ~valid).all()
+    assert ids[valid].max() < CLASSES
+    assert Path(done["polygons"][0]).exists()
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["scene_image.gpkg", "scene_image.tif"]
+    before = Path(done["maps"][0]).stat().st_mtime_ns
+    refine(request, RESOURCES)
+    assert Path(done["maps"][0]).stat().st_mtime_ns == before
+
+
+def test_own_coarse_map_and_sheets(ray_session: None, tmp_path: Path, model: str) -> None:
+    """Two halves of a scene as sheets give the same map as the scene."""
+    region = toy_region(tmp_path, "whole", SIZE)
+    (tmp_path / "sheets").mkdir()
+    (tmp_path / "coarse").mkdir()
+    for i, rows in enumerate((slice(0, 80), slice(80, SIZE))):
+        for path, folder in ((region.image.uri, "sheets"), (region.label, "coarse")):
+            with rasterio.open(path) as source:
+                window = rasterio.windows.Window(0, rows.start, SIZE, 80)
+                profile = source.profile | {"height": 80, "transform": source.window_transform(window)}
+                with rasterio.open(tmp_path / folder / f"s{i}.tif", "w", **profile) as out:
+                    out.write(source.read(window=window))
+    whole = refine(
+        RefineRequest(model, (region.image.uri,), str(tmp_path / "one"), coarse=(region.label,)), RESOURCES
+    )
+    parts = refine(
+        RefineRequest(model, (str(tmp_path / "sheets"),), str(tmp_path / "two"), coarse=(str(tmp_path / "coarse"),)),
+        RESOURCES,
+    )
+    maps = [rasterio.open(path).read(1) for path in [*whole["maps"], *parts["maps"]]]
+    assert (np.concatenate(maps[1:]) == maps[0]).all()
+
+
+def test_bad_input_is_refused_before_anything_starts(tmp_path: Path, model: str) -> None:
+    region = toy_region(tmp_path, "scene", 64)
+    other = toy_region(tmp_path, "other", 96)
+    with pytest.raises(UserError, match="does not lie on image"):
+        refine(RefineRequest(model, (region.image.uri,), str(tmp_path / "o"), coarse=(other.label,)), RESOURCES)
+    with pytest.raises(UserError, match="overwrite"):
+        refine(RefineRequest(model, (region.image.uri,), region.image.uri), RESOURCES)
+    with pytest.raises(UserError, match="no such file"):
+        refine(RefineRequest(model, (str(tmp_path / "none.tif"),), str(tmp_path / "o")), RESOURCES)
+    assert not (tmp_path / "o").exists()
+
+
+def test_adjacent_sheets_are_one_group(tmp_path: Path) -> None:
+    grid = toy_region(tmp_path, "a", 64).grid
+    right, below = grid.crop(Window(0, 64, 64, 64)), grid.crop(Window(64, 0, 64, 64))
+    far, shifted = grid.crop(Window(0, 300, 64, 64)), grid.crop(Window(8, 8, 64, 64))
+    assert adjacent([grid, right, far, below]) == [[0, 1, 3], [2]]
+    assert adjacent([grid, shifted]) == [[0], [1]]

@@ -1,0 +1,61 @@
+"""A training run whose driver is killed, and one on two nodes: each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+HERE = Path(__file__).parent
+
+
+def start(script: str, folder: Path) -> subprocess.Popen[str]:
+    """A driver as a process of its own, under a token of its own."""
+    token = folder / "token"
+    if not token.exists():
+        token.touch(mode=0o600)
+        token.write_text("0123456789abcdef" * 4)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+    return subprocess.Popen(
+        [sys.executable, str(HERE / script), str(folder)], env=env, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_killed_run_resumes_with_the_same_curve(worker_path: None, tmp_path: Path) -> None:
+    driver = start("drive_resume.py", tmp_path)
+    while not (tmp_path / "gate.reached").exists():
+        assert driver.poll() is None, "the driver ended before it reached the gate"
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    (tmp_path / "gate").touch()
+    again = start("drive_resume.py", tmp_path)
+    out, _ = again.communicate()
+    assert again.returncode == 0
+    found = json.loads(out.splitlines()[-1])
+    assert found["steps"] == 12
+    assert found["resumed"] == found["plain"]
+    assert "resumes at step 8 of 12" in (tmp_path / "runs" / "gated" / "progress.log").read_text()
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("resume")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 2
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+@pytest.mark.slow
+def test_two_nodes_read_and_train(worker_path: None, tmp_path: Path) -> None:
+    driver = start("drive_cluster.py", tmp_path)
+    driver.communicate()
+    assert driver.returncode == 0
+    names = [path.name for path in (tmp_path / "nodes").iterdir()]
+    assert sum(name.startswith("read-") for name in names) == 2
+    assert sum(name.startswith("train-") for name in names) == 2
