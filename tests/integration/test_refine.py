@@ -11,7 +11,16 @@ import torch
 from toys import CLASSES, toy_region
 
 from idgbr import IGNORE
-from idgbr.config.tree import ClassSpec, CoarseConfig, InferenceConfig, RefinerConfig, ResourcesConfig, SamplerConfig
+from idgbr.config.tree import (
+    ClassSpec,
+    CoarseConfig,
+    CoarseWindows,
+    InferenceConfig,
+    RefinerConfig,
+    RefinerWindows,
+    ResourcesConfig,
+    SamplerConfig,
+)
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.distributed.refine import RefineRequest, refine
 from idgbr.distributed.sheets import adjacent
@@ -36,7 +45,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     spec = ModelSpec(
         name="toy", classes=[ClassSpec(name=f"class {i}", colour=f"#{i}{i}4080") for i in range(CLASSES)],
         bands=[1, 2, 3], gsd=0.5, normalisation=Normalisation((100.0,) * 3, (40.0,) * 3),
-        inference=InferenceConfig(window=64, overlap=16, batch=4),
+        inference=InferenceConfig(
+            coarse=CoarseWindows(window=64, overlap=16), refiner=RefinerWindows(window=64, overlap=16)
+        ),
         sampler=SamplerConfig(steps=1, samples=1, dihedral=False), coarse=coarse, refiner=refiner,
     )  # fmt: skip
     parts = build_coarse(coarse, CLASSES, 3, pretrained=False), Refiner(CLASSES, 3, refiner.model_dump(), False)

@@ -209,7 +209,7 @@ class Stages:
         return result
 
     def _inference_key(self) -> str:
-        text = self.config.inference.model_dump_json()
+        text = self.config.inference.model_dump_json(include={"coarse", "precision"})
         return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
