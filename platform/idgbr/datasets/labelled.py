@@ -11,6 +11,7 @@ from statistics import median
 
 from idgbr.config.tree import DataConfig
 from idgbr.errors import UserError
+from idgbr.raster.gdal import absolute
 from idgbr.raster.scene import Scene
 
 GSD_FACTOR = 1.5
@@ -34,6 +35,10 @@ class LabelledScene:
     label: str
     split: str | None = None
     rough: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", absolute(self.label))
+        object.__setattr__(self, "rough", absolute(self.rough) if self.rough else None)
 
 
 def make_scene(uri: str, config: DataConfig) -> Scene:

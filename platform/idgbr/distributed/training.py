@@ -18,6 +18,9 @@ from idgbr.errors import UserError
 PROGRESS_FILE = "progress.log"
 """In a run's folder: the lines of progress that rank 0 writes and the driver shows."""
 
+REFUSAL_FILE = "refused.txt"
+"""In a run's folder: what was wrong with the input, where a worker found that it is a user's error."""
+
 
 def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: bool = False) -> StageResult:
     """Train a stage; resume it where an earlier run of the same name ended; return at once if that one had finished.
@@ -45,12 +48,15 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
             "use bf16 or fp32 on CPUs"
         )
     workers = min(resources.train_workers, spec.windows.batch)
+    refusal = run / REFUSAL_FILE
+    refusal.unlink(missing_ok=True)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
             "stage": spec,
             "threads": resources.threads_per_worker,
             "progress": str(run / PROGRESS_FILE),
+            "refusal": str(refusal),
         },
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(
@@ -73,7 +79,11 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
     run.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with following(run / PROGRESS_FILE):
-        outcome = trainer.fit()
+        try:
+            outcome = trainer.fit()
+        finally:
+            if refusal.exists():
+                raise UserError(refusal.read_text())
     if outcome.checkpoint is None or outcome.metrics is None:
         raise RuntimeError(f"{spec.name}: training ended without a checkpoint")
     weights = run / WEIGHTS_FILE

@@ -7,6 +7,7 @@ import itertools
 import math
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from idgbr.distributed.session import quiet_ray_data
 from idgbr.distributed.source import Columns, planned_batches
 from idgbr.distributed.stage import WEIGHTS_FILE, StageSpec
 from idgbr.distributed.validation import fixed_windows
+from idgbr.errors import UserError
 from idgbr.evaluation.region import RegionScores
 
 STATE_FILE = "state.pt"
@@ -38,7 +40,19 @@ def train_worker(spec: dict[str, Any]) -> None:
     """Train the stage `spec["stage"]` (a `StageSpec`) on this worker, from the last committed checkpoint if any."""
     torch.set_num_threads(spec["threads"])
     quiet_ray_data()
-    Worker(spec["stage"], spec["progress"]).run()
+    refusal = Path(spec["refusal"])
+    if refusal.exists():
+        return  # this input is refused however often it is tried; the driver says why
+    try:
+        Worker(spec["stage"], spec["progress"]).run()
+    except UserError as error:
+        refusal.write_text(str(error))
+        raise
+    except Exception:
+        # Retries are silent otherwise: a run that fails again and again must say at what.
+        with Path(spec["progress"]).open("a") as lines:
+            lines.write(traceback.format_exc())
+        raise
 
 
 def to_tensors(columns: Columns, normalisation: Any, device: torch.device) -> dict[str, Tensor]:

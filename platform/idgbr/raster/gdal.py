@@ -34,6 +34,13 @@ def gdal_path(uri: str) -> str:
     return uri.removeprefix("file://")
 
 
+def absolute(uri: str) -> str:
+    """The address as any process finds it, whatever its working directory; buckets and GDAL's own paths stay."""
+    if "://" in uri or uri.startswith("/vsi"):
+        return uri
+    return os.path.abspath(os.path.expanduser(uri))
+
+
 def is_remote(uri: str) -> bool:
     return uri.startswith(tuple(REMOTE)) or uri.startswith("/vsi")
 

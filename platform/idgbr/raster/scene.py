@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from idgbr.errors import UserError
-from idgbr.raster.gdal import cached_dataset, gdal_env, version_of
+from idgbr.raster.gdal import absolute, cached_dataset, gdal_env, version_of
 from idgbr.raster.grid import Grid, Window
 from idgbr.raster.source import Source
 
@@ -84,6 +84,10 @@ class Scene:
     gsd: float | None = None
     resample_to: float | None = None
     nearest: bool = False
+
+    def __post_init__(self) -> None:
+        # Workers have working directories of their own.
+        object.__setattr__(self, "uri", absolute(self.uri))
 
     @property
     def origin(self) -> tuple[int, int]:
