@@ -5,7 +5,23 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+from idgbr.config.tree import (
+    ClassSpec,
+    CoarseConfig,
+    CoarseWindows,
+    InferenceConfig,
+    RefinerConfig,
+    RefinerWindows,
+    SamplerConfig,
+)
+from idgbr.datasets.normalisation import Normalisation
+from idgbr.models.coarse import build_coarse
+from idgbr.models.package import ModelSpec, Sample, save_model
+from idgbr.models.refiner import Refiner
 
 
 def _folder(variable: str) -> Path:
@@ -27,3 +43,36 @@ def data_dir() -> Path:
 def golden_dir() -> Path:
     """Folder of reference vectors; the test is skipped where IDGBR_TEST_GOLDEN is unset."""
     return _folder("IDGBR_TEST_GOLDEN")
+
+
+@pytest.fixture(scope="session")
+def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of both stages with tiny random weights: three classes, three bands at 0.5 m."""
+    torch.manual_seed(0)
+    coarse = CoarseConfig(decoder="Unet", encoder="tu-mobilenetv3_small_050", weights="none")
+    refiner = RefinerConfig(
+        window=32,
+        channels=[16, 32],
+        attention_head_dim=8,
+        guidance_width=8,
+        guidance_heads=1,
+        condition_depth=1,
+        image_encoder="",
+        coarse_input="probabilities",
+    )
+    spec = ModelSpec(
+        name="toy",
+        classes=[ClassSpec(name=f"class {i}", colour=f"#{i}{i}4080") for i in range(3)],
+        bands=[1, 2, 3],
+        gsd=0.5,
+        normalisation=Normalisation((100.0,) * 3, (40.0,) * 3),
+        inference=InferenceConfig(
+            coarse=CoarseWindows(window=64, overlap=16), refiner=RefinerWindows(window=64, overlap=16)
+        ),
+        sampler=SamplerConfig(steps=1, samples=2),
+        coarse=coarse,
+        refiner=refiner,
+    )
+    parts = build_coarse(coarse, 3, 3, pretrained=False), Refiner(3, 3, refiner.model_dump(), pretrained=False)
+    sample = Sample(np.zeros((3, 8, 8), np.uint8), np.ones((8, 8), np.uint8))
+    return save_model(tmp_path_factory.mktemp("model") / "toy", spec, *parts, sample)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import signal
 import sys
 import traceback
@@ -147,13 +148,16 @@ def run_job(
 
 def _expected_cause(error: BaseException | None) -> IdgbrError | None:
     """A user's error or a refusal that travelled here wrapped, as errors of remote tasks do."""
+    first = error
     for _ in range(8):
         if error is None:
-            return None
+            break
         if isinstance(error, UserError | Refused):
             return error
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__
-    return None
+    # Ray Data keeps of an error's causes only their text.
+    told = re.search(r"^idgbr\.errors\.UserError: (.+)$", str(first), re.MULTILINE)
+    return UserError(told.group(1)) if told else None
 
 
 def _terminate(number: int, frame: object) -> NoReturn:

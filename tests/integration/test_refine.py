@@ -7,27 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-import torch
 from toys import CLASSES, toy_region
 
 from idgbr import IGNORE
 from idgbr.config.tree import (
-    ClassSpec,
-    CoarseConfig,
-    CoarseWindows,
-    InferenceConfig,
-    RefinerConfig,
-    RefinerWindows,
     ResourcesConfig,
-    SamplerConfig,
 )
-from idgbr.datasets.normalisation import Normalisation
 from idgbr.distributed.refine import RefineRequest, refine
 from idgbr.distributed.sheets import adjacent
 from idgbr.errors import UserError
-from idgbr.models.coarse import build_coarse
-from idgbr.models.package import ModelSpec, save_model
-from idgbr.models.refiner import Refiner
 from idgbr.raster.grid import Window
 
 SIZE = 160
@@ -35,23 +23,8 @@ RESOURCES = ResourcesConfig(infer_workers=2, cpus_per_worker=0.5)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model folder with random weights."""
-    torch.manual_seed(0)
-    coarse = CoarseConfig(decoder="Unet", encoder="tu-mobilenetv3_small_050", weights="none")
-    refiner = RefinerConfig(
-        channels=[16, 32], attention_head_dim=8, guidance_width=8, guidance_heads=1, image_encoder=""
-    )
-    spec = ModelSpec(
-        name="toy", classes=[ClassSpec(name=f"class {i}", colour=f"#{i}{i}4080") for i in range(CLASSES)],
-        bands=[1, 2, 3], gsd=0.5, normalisation=Normalisation((100.0,) * 3, (40.0,) * 3),
-        inference=InferenceConfig(
-            coarse=CoarseWindows(window=64, overlap=16), refiner=RefinerWindows(window=64, overlap=16)
-        ),
-        sampler=SamplerConfig(steps=1, samples=1, dihedral=False), coarse=coarse, refiner=refiner,
-    )  # fmt: skip
-    parts = build_coarse(coarse, CLASSES, 3, pretrained=False), Refiner(CLASSES, 3, refiner.model_dump(), False)
-    return str(save_model(tmp_path_factory.mktemp("model") / "toy", spec, *parts))
+def model(toy_model: Path) -> str:
+    return str(toy_model)
 
 
 def test_a_map_keeps_the_scene_s_georeference_and_nodata(ray_session: None, tmp_path: Path, model: str) -> None:
@@ -87,9 +60,7 @@ def test_own_coarse_map_and_sheets(ray_session: None, tmp_path: Path, model: str
                 profile = source.profile | {"height": 80, "transform": source.window_transform(window)}
                 with rasterio.open(tmp_path / folder / f"s{i}.tif", "w", **profile) as out:
                     out.write(source.read(window=window))
-    whole = refine(
-        RefineRequest(model, (region.image.uri,), str(tmp_path / "one"), coarse=(region.label,)), RESOURCES
-    )
+    whole = refine(RefineRequest(model, (region.image.uri,), str(tmp_path / "one"), coarse=(region.label,)), RESOURCES)
     parts = refine(
         RefineRequest(model, (str(tmp_path / "sheets"),), str(tmp_path / "two"), coarse=(str(tmp_path / "coarse"),)),
         RESOURCES,

@@ -81,6 +81,8 @@ def _start_local(resources: ResourcesConfig) -> None:
         # A local Ray asks for a token, and would write one to the home folder, readable by everybody: this one belongs
         # to this process. Ray sets RAY_AUTH_MODE=token itself; set from here it would come too late.
         os.environ["RAY_AUTH_TOKEN_PATH"] = _own_token()
+    # Ray starts workers at nice 15: beside any other busy process they would hardly run.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # that it is protected is no warning
     # Workers alone must not take all there is, or nothing is left to read their windows.
     workers = max(resources.train_workers, resources.infer_workers)
