@@ -16,6 +16,7 @@ from idgbr.datasets.fingerprint import fingerprint
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.datasets.prepare import PreparedRegion, histogram_table, histogram_warnings, prepare_region
 from idgbr.datasets.splits import Region, split_regions
+from idgbr.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,6 +39,16 @@ class PreparedData:
         return tuple(region for region in self.prepared if region.split == name)
 
 
+def _refuse_mixed_types(regions: Sequence[Region]) -> None:
+    first = regions[0].scene.image
+    for image in {region.scene.image for region in regions}:
+        if image.profile().dtype != first.profile().dtype:
+            raise UserError(
+                f"{image.uri}: pixels of type {image.profile().dtype}, but {first.uri} has "
+                f"{first.profile().dtype}. A data set is normalised by common figures: convert one of them"
+            )
+
+
 def prepare_data(config: DataConfig, folder: str | Path) -> PreparedData:
     """Catalogue, split and prepare a data set; prints the class histogram and a warning for every class not seen.
 
@@ -45,6 +56,7 @@ def prepare_data(config: DataConfig, folder: str | Path) -> PreparedData:
         UserError: see `catalogue`, `split_regions` and `prepare_region`.
     """
     regions = tuple(split_regions(catalogue(config), config.split))
+    _refuse_mixed_types(regions)
     prepared = tuple(prepare_all(regions, config, folder))
     console = Console()
     console.print(histogram_table(prepared, config.classes))

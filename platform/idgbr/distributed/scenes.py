@@ -19,6 +19,7 @@ from idgbr.distributed.progress import Progress
 from idgbr.distributed.source import Columns, TaskSource, ordered_dataset
 from idgbr.raster.blending import StripBlender
 from idgbr.raster.grid import Grid, Window
+from idgbr.raster.scene import SceneProfile
 from idgbr.raster.windows import plan_windows
 
 WINDOWS_PER_TASK = 16
@@ -29,6 +30,8 @@ class Source(Protocol):
     """What windows are read from: a `Scene`, or a `Mosaic` of sheets."""
 
     def grid(self) -> Grid: ...
+
+    def profile(self) -> SceneProfile: ...
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]: ...
 
@@ -165,6 +168,13 @@ def predict_scenes(
     started = time.monotonic()
     if not tasks:
         return 0.0
+    kinds = {task.image.profile().dtype for task in tasks}
+    if len(kinds) > 1:  # a batch has one dtype, the files' own
+        groups = [[task for task in tasks if task.image.profile().dtype == kind] for kind in sorted(kinds)]
+        return sum(
+            predict_scenes(group, predictor, channels, inference, resources, offset=offset, title=title)
+            for group in groups
+        )
     size, overlap = inference.window, inference.overlap
     planned = [_with_windows(task, size, overlap, offset) for task in tasks]
     pieces = [
