@@ -28,6 +28,9 @@ $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	# A baseline that is compiled on installation; without a C++ compiler the tables do without DenseCRF.
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps "pydensecrf2>=1.1,<2" \
+		|| echo "DenseCRF is left out of the tables: pydensecrf2 needs a C++ compiler"
 	(umask 077; $(BIN)/python -c "import secrets; print(secrets.token_hex(32), end='')" > $(VENV)/ray-token)
 	touch $@
 
