@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,8 +21,8 @@ ROWS_PER_TASK = 64
 """Windows one read task reads: enough to sort by file, few enough to start at once and to spread over nodes."""
 PIXELS_PER_TASK = 2 * 2**20
 """Large windows make smaller tasks, since a task holds all of its windows."""
-STEPS_PER_DATASET = 5000
-"""Steps one Ray Data execution covers; a longer run chains executions, so that its list of tasks stays short."""
+PIXELS_AHEAD = 3 * 2**20
+"""Pixels of windows one Ray Data execution reads: what a rank holds of the plan, twice, while it trains."""
 
 
 class TaskSource(Datasource):
@@ -139,14 +140,25 @@ def planned_batches(
     reference = ray.put(windows)
     rows = min(ROWS_PER_TASK, PIXELS_PER_TASK // windows.plan.window**2)
     per_task = max(1, rows // count)
-    for first in range(start, stop, STEPS_PER_DATASET):
-        last = min(first + STEPS_PER_DATASET, stop)
-        pieces = [range(s, min(s + per_task, last)) for s in range(first, last, per_task)]
+    steps = max(1, PIXELS_AHEAD // (count * windows.plan.window**2))
+    chunks = [range(first, min(first + steps, stop)) for first in range(start, stop, steps)]
+
+    def read(chunk: range) -> ray.data.MaterializedDataset:
+        pieces = [range(s, min(s + per_task, chunk.stop)) for s in range(chunk.start, chunk.stop, per_task)]
         source = TaskSource(
             [functools.partial(_read_steps, reference, piece, part) for piece in pieces],
             [len(piece) * count for piece in pieces],
             "TrainingWindows",
         )
-        dataset = ordered_dataset(source, len(pieces), cpus=cpus, share=1.0 / world)
-        for batch in dataset.iter_batches(batch_size=count, batch_format="numpy", prefetch_batches=2):
-            yield cast(Columns, batch)
+        return ordered_dataset(source, len(pieces), cpus=cpus, share=1.0 / world).materialize()
+
+    # An execution whose output waits for its consumer keeps a thread of this process busy, half a core beside the
+    # training. So each is run to its end, one chunk ahead, and what it read is taken from the object store.
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as ahead:
+        coming = ahead.submit(read, chunks[0]) if chunks else None
+        for number in range(len(chunks)):
+            assert coming is not None
+            dataset = coming.result()
+            coming = ahead.submit(read, chunks[number + 1]) if number + 1 < len(chunks) else None
+            for batch in dataset.iter_batches(batch_size=count, batch_format="numpy", prefetch_batches=1):
+                yield cast(Columns, batch)
