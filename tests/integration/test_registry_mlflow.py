@@ -24,6 +24,7 @@ from idgbr.config.tree import (
     CoarseWindows,
     InferenceConfig,
     RefinerConfig,
+    RefinerTraining,
     RefinerWindows,
     SamplerConfig,
     TrackingConfig,
@@ -162,7 +163,11 @@ def test_a_run_remembers_what_it_was_made_with(uri: str) -> None:
 def test_the_same_name_continues_the_same_run_and_fresh_does_not(uri: str) -> None:
     tracking = TrackingConfig(uri=uri)
     ids = []
-    for fresh, config in ((False, TrainingConfig()), (False, TrainingConfig(seed=1)), (True, TrainingConfig())):
+    for fresh, config in (
+        (False, TrainingConfig()),
+        (False, TrainingConfig(refiner=RefinerTraining(seed=1))),
+        (True, TrainingConfig()),
+    ):
         with Tracker(tracking, "toy-1", config, fresh=fresh) as tracker, tracker.stage("coarse") as stage:
             ids.append((tracker.run_id, stage.run_id))
     assert ids[0] == ids[1]

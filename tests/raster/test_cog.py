@@ -148,3 +148,14 @@ def test_peak_memory_does_not_grow_with_the_width(tmp_path: Path) -> None:
         peak[width] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert peak[16384] <= 1.10 * peak[4096], peak
     assert Scene(str(tmp_path / "map.tif")).grid().width == 16384
+
+
+@pytest.mark.parametrize("bands", [2, 3, 4, 5])
+def test_no_band_of_a_map_is_taken_for_transparency(tmp_path: Path, bands: int) -> None:
+    values = np.random.default_rng(0).integers(0, 3, (bands, 600, 300), dtype=np.uint8)
+    with CogWriter(tmp_path / "map.tif", _grid(600, 300), [BandSpec(f"b{i}") for i in range(bands)]) as writer:
+        writer.write(0, values)
+    scene = Scene(str(tmp_path / "map.tif"))
+    read, valid = scene.read(scene.grid().window)
+    np.testing.assert_array_equal(read, values)
+    assert valid.all()

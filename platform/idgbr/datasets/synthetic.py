@@ -29,7 +29,7 @@ SYNTHETIC_CLASSES = [
 ]
 """Classes of the synthetic scenes, in the order of their ids."""
 
-_PAINTER = 3  # raised when the painting changes, so that scenes kept from an older version are painted anew
+_PAINTER = 4  # raised when the painting changes, so that scenes kept from an older version are painted anew
 _GSD = 0.3
 _GROUND_BLOCK = 8192.0  # metres between the scenes' corners, so that no two overlap
 

@@ -76,6 +76,7 @@ def paint_scene(size: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8],
     lines = _paint_roads(canvas)
     _paint_buildings(canvas, lines, cast)
     _paint_trees(canvas, cast)
+    _mottle(canvas)
     return _expose(canvas), canvas.label
 
 
@@ -257,6 +258,16 @@ def _paint_trees(canvas: _Canvas, cast: NDArray) -> None:
         canvas.colour[box][crown] = paint[crown]
         canvas.light[box][crown] = 1.0
         canvas.label[box][crown] = TREE
+
+
+def _mottle(canvas: _Canvas) -> None:
+    """Damp, litter and dappled light: blotches that follow no class, as strong as the steps between classes.
+
+    Without them a refiner that only knows colours finds the true edges by itself.
+    """
+    canvas.colour *= np.clip(1 + 0.13 * canvas.noise(16, 3), 0.6, 1.4)[..., None]
+    for band in range(3):
+        canvas.colour[..., band] += 5 * canvas.noise(22, 3)
 
 
 def _expose(canvas: _Canvas) -> NDArray[np.uint8]:

@@ -120,6 +120,8 @@ class CogWriter:
             interleave="band",
             blockysize=_RAW_ROWS,
             bigtiff="IF_SAFER",
+            # Said nothing, GDAL takes three bands of bytes for colours and a fourth for transparency.
+            photometric="MINISBLACK",
         )
         for i, band in enumerate(self.bands, 1):
             raw.set_band_description(i, band.name)
