@@ -30,6 +30,8 @@ class Flags(JobFlags):
     """Share for choices; what is left is the test split."""
     seed: int = 0
     """Seed of the shuffle."""
+    root: str = ""
+    """Folder the listed paths are relative to, as data.source.root then says; empty: the output folder."""
     pair: str = r"(.+)"
     """Regular expression whose first group must agree in the stems of an image and its label."""
 
@@ -42,7 +44,9 @@ def main(flags: Flags) -> dict[str, object]:
     if flags.train + flags.select > 1:
         raise UserError(f"--train {flags.train} and --select {flags.select} add up to more than 1; lower one of them")
     shares = {"train": flags.train, "select": flags.select, "test": round(1 - flags.train - flags.select, 9)}
-    written = write_lists(expand(flags.images), expand(flags.labels), flags.output, shares, flags.seed, flags.pair)
+    written = write_lists(
+        expand(flags.images), expand(flags.labels), flags.output, shares, flags.seed, flags.pair, flags.root
+    )
     return {split: str(path) for split, path in written.items()}
 
 

@@ -2,6 +2,8 @@
 
 python jobs/evaluate.py --config configs/demo.yaml --model models:/idgbr-demo@challenger
 python jobs/evaluate.py --config configs/demo.yaml --model runs/results/NAME/model --split select
+python jobs/evaluate.py --config configs/demo.yaml --model MODEL --split select --configured --sampler.steps 4
+python jobs/evaluate.py --config configs/demo.yaml --model MODEL --backbone OTHER
 """
 
 from __future__ import annotations
@@ -19,6 +21,10 @@ class Flags(ExperimentFlags):
     """models:/NAME@ALIAS, models:/NAME/VERSION or a model folder."""
     split: Literal["select", "test"] = "test"
     """Which split to measure on."""
+    backbone: str = ""
+    """Another model, whose stage 1 makes the coarse maps: does the refiner help a backbone it never saw?"""
+    configured: Switch = False
+    """Sample as the configuration says (--sampler.steps 4), not as the model does by default."""
     fresh: Switch = False
     """Make the maps again, even where they are there."""
 
@@ -27,7 +33,7 @@ def main(flags: Flags, experiment: Experiment) -> dict[str, str]:
     """Evaluates."""
     from idgbr.distributed.pipeline import run_evaluation
 
-    return run_evaluation(experiment, flags.model, flags.split, flags.fresh).outputs()
+    return run_evaluation(experiment, flags.model, flags.split, flags.fresh, flags.backbone, flags.configured).outputs()
 
 
 if __name__ == "__main__":

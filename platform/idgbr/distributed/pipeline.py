@@ -100,7 +100,14 @@ def _run(config: Experiment, fresh: bool, start: str, evaluate: bool) -> Outcome
     return outcome
 
 
-def run_evaluation(config: Experiment, model: str, split: str = "test", fresh: bool = False) -> Outcome:
+def run_evaluation(
+    config: Experiment,
+    model: str,
+    split: str = "test",
+    fresh: bool = False,
+    backbone: str = "",
+    configured: bool = False,
+) -> Outcome:
     """Measure any model on a split of a data set.
 
     Args:
@@ -108,6 +115,8 @@ def run_evaluation(config: Experiment, model: str, split: str = "test", fresh: b
         model: models:/NAME@ALIAS, models:/NAME/VERSION or a folder.
         split: test or select.
         fresh: make the maps again.
+        backbone: another model, whose stage 1 makes the coarse maps; empty: the model's own.
+        configured: sample as `config` says, not as the model does by default.
 
     Raises:
         UserError: the model's classes or bands are not those of the data.
@@ -116,16 +125,21 @@ def run_evaluation(config: Experiment, model: str, split: str = "test", fresh: b
     folder, label = resolve(model, config.tracking.uri)
     spec = load_spec(folder)
     _check_fits(config, spec, model)
-    config = config.model_copy(update={"inference": spec.inference, "sampler": spec.sampler})
+    other, _ = resolve(backbone, config.tracking.uri) if backbone else (folder, label)
+    _check_fits(config, load_spec(other), backbone or model)
+    if not configured:
+        config = config.model_copy(update={"inference": spec.inference, "sampler": spec.sampler})
     folders = Folders(Path(config.resources.storage).resolve())
     with start_ray(config.resources):
         data = prepare_data(config.data, folders.data)
-        name = run_name(config.data.name, f"evaluate-{split}", {"model": str(folder), "data": data.fingerprint})
+        identity = {"model": str(folder), "backbone": str(other), "data": data.fingerprint}
+        identity |= {"sampler": config.sampler.model_dump(), "inference": config.inference.model_dump()}
+        name = run_name(config.data.name, f"evaluate-{split}", identity)
         place = folders.result(name)
         if fresh:
             shutil.rmtree(place, ignore_errors=True)
         regions = list(data.split(split))
-        mapped = coarse_maps(regions, folder, place / "coarse", config, f"coarse maps, {split}")
+        mapped = coarse_maps(regions, other, place / "coarse", config, f"coarse maps, {split}")
         with Tracker(config.tracking, name, config, data.fingerprint, fresh=fresh) as tracker:
             maps = refined_maps(mapped, folder, place / "maps", config)
             result = evaluate_maps(mapped, maps, place, config, label, split)
