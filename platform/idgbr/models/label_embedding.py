@@ -5,13 +5,15 @@ Method: the label embedding of IDGBR (arXiv 2507.01573); the one-hot form is its
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
 from idgbr import IGNORE
 
 
-class LabelEmbedding(nn.Module):
+class LabelEmbedding(nn.Module, ABC):
     """Class ids or class probabilities to planes in [-1, 1], and noisy planes back to class logits.
 
     Attributes:
@@ -22,13 +24,13 @@ class LabelEmbedding(nn.Module):
     classes: int
     channels: int
 
+    @abstractmethod
     def rows(self) -> Tensor:
         """The embedding of every class, (K, C), in [-1, 1]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, planes: Tensor) -> Tensor:
         """Planes (N, C, H, W) to class logits (N, K, H, W)."""
-        raise NotImplementedError
 
     def encode(self, ids: Tensor) -> Tensor:
         """Class ids (N, H, W) to planes (N, C, H, W); ignored pixels become the mean of all classes."""
