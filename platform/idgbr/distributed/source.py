@@ -143,7 +143,7 @@ def planned_batches(
     steps = max(1, PIXELS_AHEAD // (count * windows.plan.window**2))
     chunks = [range(first, min(first + steps, stop)) for first in range(start, stop, steps)]
 
-    def read(chunk: range) -> ray.data.MaterializedDataset:
+    def read(chunk: range) -> ray.data.Dataset:
         pieces = [range(s, min(s + per_task, chunk.stop)) for s in range(chunk.start, chunk.stop, per_task)]
         source = TaskSource(
             [functools.partial(_read_steps, reference, piece, part) for piece in pieces],
