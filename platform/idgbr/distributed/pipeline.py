@@ -132,7 +132,7 @@ def run_evaluation(
     folders = Folders(Path(config.resources.storage).resolve())
     with start_ray(config.resources):
         data = prepare_data(config.data, folders.data)
-        identity = {"model": str(folder), "backbone": str(other), "data": data.fingerprint}
+        identity: dict[str, Any] = {"model": str(folder), "backbone": str(other), "data": data.fingerprint}
         identity |= {"sampler": config.sampler.model_dump(), "inference": config.inference.model_dump()}
         name = run_name(config.data.name, f"evaluate-{split}", identity)
         place = folders.result(name)
