@@ -24,7 +24,7 @@ class Task(Protocol):
         """Loss summed over the pixels that count, and their total weight."""
 
     def measure(self, batch: Batch) -> Tensor:
-        """Confusion counts (K, K), truth by prediction, of the model as it is, over the pixels that say how good it is."""
+        """Confusion counts (K, K), truth by prediction, over the pixels that say how good the model is."""
 
     def state_dict(self) -> dict[str, Any]:
         """The model's weights."""
