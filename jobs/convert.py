@@ -1,60 +1,12 @@
-"""Convert data sets.
+"""Convert what people have to what the platform reads: data sets and checkpoints.
 
-python jobs/convert.py jsonl --images chips/image --labels chips/label --output lists/ --train 0.6 --select 0.2
+python jobs/convert.py COMMAND --help
 """
 
 from __future__ import annotations
 
-import sys
-
-from pydantic import Field
-
-from idgbr.cli import JobFlags, run_job
-from idgbr.errors import UserError
-
-COMMANDS = ("jsonl",)
-
-
-class Flags(JobFlags):
-    """Flags of `jsonl`: lists of chips, one object a line, as data.source.kind jsonl reads them."""
-
-    images: list[str]
-    """Files, folders or globs of chips."""
-    labels: list[str]
-    """Files, folders or globs of their label rasters."""
-    output: str
-    """Folder for train.jsonl, select.jsonl and test.jsonl."""
-    train: float = Field(0.6, ge=0, le=1)
-    """Share of the chips to train on."""
-    select: float = Field(0.2, ge=0, le=1)
-    """Share for choices; what is left is the test split."""
-    seed: int = 0
-    """Seed of the shuffle."""
-    root: str = ""
-    """Folder the listed paths are relative to, as data.source.root then says; empty: the output folder."""
-    pair: str = r"(.+)"
-    """Regular expression whose first group must agree in the stems of an image and its label."""
-
-
-def main(flags: Flags) -> dict[str, object]:
-    """Writes the lists."""
-    from idgbr.datasets.jsonl import write_lists
-    from idgbr.raster.listing import expand
-
-    if flags.train + flags.select > 1:
-        raise UserError(f"--train {flags.train} and --select {flags.select} add up to more than 1; lower one of them")
-    shares = {"train": flags.train, "select": flags.select, "test": round(1 - flags.train - flags.select, 9)}
-    written = write_lists(
-        expand(flags.images), expand(flags.labels), flags.output, shares, flags.seed, flags.pair, flags.root
-    )
-    return {split: str(path) for split, path in written.items()}
-
-
-def _command() -> list[str]:
-    """The words after the command; without a known command the first word is left, and refused as unexpected."""
-    words = sys.argv[1:]
-    return words[1:] if words[:1] and words[0] in COMMANDS else words
-
+import conversions
+from idgbr.subcommands import run_command
 
 if __name__ == "__main__":
-    run_job(main, Flags, __doc__, _command())
+    run_command(conversions, __doc__)

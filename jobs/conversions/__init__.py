@@ -1,0 +1,1 @@
+"""The commands of `jobs/convert.py`, one a file."""
