@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from idgbr.config.tree import SamplerConfig
 from idgbr.models.refiner import Refiner
 from idgbr.models.release import load_release
-from idgbr.models.sampler import build_schedule, decode
+from idgbr.models.sampler import decode
+from idgbr.models.schedule import build_schedule
 from idgbr.models.unet_halves import down, up
 
 

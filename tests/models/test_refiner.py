@@ -12,7 +12,8 @@ from idgbr.dihedral import dihedral, inverse_dihedral
 from idgbr.models.guidance import GuidanceNet
 from idgbr.models.noise import ground_noise
 from idgbr.models.refiner import Refiner
-from idgbr.models.sampler import build_schedule, sample
+from idgbr.models.sampler import sample
+from idgbr.models.schedule import build_schedule
 from idgbr.models.unet_halves import down, up
 
 CLASSES = 3

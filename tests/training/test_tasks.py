@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from idgbr import IGNORE
+from idgbr.boundaries import near_boundary
 from idgbr.config.tree import ClassSpec, CoarseConfig, DataConfig, Experiment, FolderSource, RefinerConfig
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.errors import UserError
 from idgbr.training.coarse import CoarseTask
-from idgbr.training.losses import cross_entropy_sum, dice, near_boundary
+from idgbr.training.losses import cross_entropy_sum, dice
 from idgbr.training.refiner import MEASURED_REACH, RefinerTask
 
 CLASSES, SIZE = 3, 32

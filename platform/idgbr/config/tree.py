@@ -156,6 +156,8 @@ class DataConfig(Node):
     """Bands to read, 1-based indices or band descriptions, in the model's order."""
     nodata: float | None = None
     """Overrides the file's nodata value."""
+    normalisation: Literal["measured", "imagenet"] = "measured"
+    """measured: mean and deviation per band of the training split; imagenet: ImageNet's, for three 8-bit bands."""
     gsd: float | None = Field(None, gt=0)
     """Ground sample distance in metres, for imagery whose files carry none."""
     gsd_mismatch: Literal["refuse", "resample"] = "refuse"
@@ -226,21 +228,55 @@ class RefinerConfig(Node):
     """How near, in pixels."""
     condition_dropout: Unit = 0.0
     """Share of training samples that see no guidance, for guidance scales other than 1."""
+    objective: Literal["diffusion", "one_shot"] = "diffusion"
+    """one_shot: the control. The same network answers at once, from nothing but image and coarse map: no noise, one
+    step, cross-entropy (prediction label)."""
+
+    @model_validator(mode="after")
+    def _one_shot_classifies(self) -> RefinerConfig:
+        if self.objective == "one_shot" and (self.prediction != "label" or self.self_conditioning):
+            raise ValueError("one_shot needs prediction label and self_conditioning false")
+        return self
+
+    @model_validator(mode="after")
+    def _autoencoder_takes_pictures(self) -> RefinerConfig:
+        if self.codec == "kl-vae" and (self.embedding != "learned" or self.prediction == "label"):
+            raise ValueError("codec kl-vae needs embedding learned (three planes) and prediction epsilon, v or sample")
+        return self
 
 
 class SamplerConfig(Node):
     steps: int = Field(4, ge=1, le=1000)
     samples: int = Field(4, ge=1)
     """Independent samples whose probabilities are averaged; their disagreement is the uncertainty."""
+    solver: Literal["ddim", "dpmsolver++"] = "ddim"
+    """dpmsolver++: of second order, multistep."""
     guidance: float = 1.0
-    """Classifier-free guidance scale; 1 costs no unconditional pass."""
+    """Classifier-free guidance scale; 1 costs no unconditional pass, 0 no guidance net."""
+    guidance_interval: list[Unit] = Field([0.0, 1.0], min_length=2, max_length=2)
+    """The scale holds from this share of the steps to that one; the others take scale 1."""
     spacing: Literal["leading", "trailing"] = "trailing"
+    start: Literal["noise", "coarse"] = "noise"
+    """What the first step sees: pure noise, or the coarse map with noise of `strength`."""
+    strength: float = Field(0.7, gt=0, le=1)
+    """start coarse: which share of the noise schedule the steps go back over."""
     dihedral: bool = True
     """Every sample sees the window under another of the eight dihedral transforms."""
     coarse_vote: float = Field(0.0, ge=0)
     """Never worse: weight of the coarse map's vote beside the refined probabilities; given as ids, a coarse label stays
     unless another is more probable by this much."""
+    keep_disagreement: Unit = 1.0
+    """Never worse: the coarse label stays where the samples' disagreement is above this; 1: nowhere."""
+    keep_beyond: int = Field(0, ge=0)
+    """Never worse: the coarse label stays where it is farther than so many pixels from any coarse boundary; 0: nowhere.
+    Windows should overlap by twice as much."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _interval_ordered(self) -> SamplerConfig:
+        if self.guidance_interval[1] < self.guidance_interval[0]:
+            raise ValueError("guidance_interval: its end lies before its beginning")
+        return self
 
 
 class StageTraining(Node):
@@ -259,6 +295,14 @@ class StageTraining(Node):
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of the exponential moving average that is evaluated and kept; 0: none."""
     precision: Precision = "fp32"
+    optimiser: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw8bit: AdamW whose moments take a byte each; needs a GPU and the package bitsandbytes."""
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    """Over several workers: ddp copies the model to each, fsdp shares parameters, gradients and moments out."""
+    channels_last: bool = False
+    """Convolutions in channels-last memory, faster on GPUs in half precision."""
+    compile: bool = False
+    """torch.compile the model: slower to begin, faster after."""
     validate_every: int = Field(200, ge=1)
     """Steps between measurements on the select split (and checkpoints)."""
     patience: int = Field(0, ge=0)
@@ -267,11 +311,27 @@ class StageTraining(Node):
     """Windows of the select split a measurement uses at most."""
 
 
+class AlignmentConfig(Node):
+    """Representation alignment: the guidance net's deepest residual learns to resemble a frozen ViT's tokens."""
+
+    teacher: str = ""
+    """Any timm ViT: its name, or `backbone`, which is stage 1's encoder. Empty: no alignment."""
+    weights: str = "hub"
+    """Of the teacher: hub | none | path of a state dict. Of `backbone`: path of a model folder."""
+    weight: float = Field(0.5, ge=0)
+    """Weight of the alignment loss beside the denoiser's."""
+    steps: int = Field(200, ge=1)
+    """How many of the first steps it takes part in."""
+
+
 class RefinerTraining(StageTraining):
     # A class of its own, so that a file that sets one key of the section keeps these defaults for the others.
     ema: float = Field(0.99, ge=0, lt=1)
     """Decay of the exponential moving average that is evaluated and kept; 0: none."""
     precision: Precision = "bf16"
+    gradient_checkpointing: bool = False
+    """Compute activations again on the way back instead of keeping them."""
+    alignment: AlignmentConfig = AlignmentConfig()
 
 
 class TrainingConfig(Node):

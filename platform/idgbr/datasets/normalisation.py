@@ -98,3 +98,7 @@ class Normalisation:
         out = (images.astype(np.float32) - mean) * scale
         keep = np.broadcast_to(valid.astype(bool)[:, None], out.shape)
         return np.where(keep, out, np.float32(0))
+
+
+IMAGENET = Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+"""Figures of ImageNet's pictures, for red, green and blue in 0..255, as torchvision's and timm's models expect."""

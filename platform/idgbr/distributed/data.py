@@ -13,7 +13,7 @@ from rich.console import Console
 from idgbr.config.tree import DataConfig
 from idgbr.datasets.catalogue import catalogue
 from idgbr.datasets.fingerprint import fingerprint
-from idgbr.datasets.normalisation import Normalisation
+from idgbr.datasets.normalisation import IMAGENET, Normalisation
 from idgbr.datasets.prepare import PreparedRegion, histogram_table, histogram_warnings, prepare_region
 from idgbr.datasets.splits import Region, split_regions
 from idgbr.errors import UserError
@@ -49,6 +49,19 @@ def _refuse_mixed_types(regions: Sequence[Region]) -> None:
             )
 
 
+def _normalisation(config: DataConfig, train: Sequence[PreparedRegion]) -> Normalisation:
+    if config.normalisation == "measured":
+        return Normalisation.from_stats(region.stats for region in train)
+    for region in train:
+        profile = region.image.profile()
+        if profile.dtype != "uint8" or len(config.bands) != 3:
+            raise UserError(
+                f"{region.image.uri}: {len(config.bands)} bands of type {profile.dtype}, but data.normalisation is "
+                "imagenet, which is for three 8-bit bands. Use data.normalisation measured"
+            )
+    return IMAGENET
+
+
 def prepare_data(config: DataConfig, folder: str | Path) -> PreparedData:
     """Catalogue, split and prepare a data set; prints the class histogram and a warning for every class not seen.
 
@@ -67,7 +80,7 @@ def prepare_data(config: DataConfig, folder: str | Path) -> PreparedData:
     return PreparedData(
         regions,
         prepared,
-        Normalisation.from_stats(region.stats for region in train),
+        _normalisation(config, train),
         fingerprint(prepared),
         known[len(known) // 2] if known else None,
     )

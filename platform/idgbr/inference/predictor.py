@@ -17,8 +17,9 @@ from idgbr import IGNORE
 from idgbr.config.tree import Precision, SamplerConfig
 from idgbr.errors import UserError
 from idgbr.models.coarse import padded_logits
+from idgbr.models.guard import one_hot
 from idgbr.models.package import load_model
-from idgbr.models.sampler import OnStep, one_hot, sample
+from idgbr.models.sampler import OnStep, sample
 
 Part = Literal["coarse", "refiner"]
 
@@ -28,12 +29,14 @@ class RefinedBatch:
     """Refined windows.
 
     Attributes:
-        probabilities: (N, K, H, W) float32, the coarse map's vote included.
+        probabilities: (N, K, H, W) float32, after the guard.
         uncertainty: (N, H, W) float32 in 0..1.
+        disagreement: (N, H, W) float32 in 0..1, of the samples among each other.
     """
 
     probabilities: NDArray[np.float32]
     uncertainty: NDArray[np.float32]
+    disagreement: NDArray[np.float32]
 
 
 class Predictor:
@@ -112,10 +115,8 @@ class Predictor:
         origin = torch.from_numpy(np.array(origins, np.int64)).to(self.device)
         with self._autocast():
             refined = sample(self.refiner, image, given, origin, sampler or self.spec.sampler, on_step)
-        return RefinedBatch(
-            refined.probabilities[..., :height, :width].float().cpu().numpy(),
-            refined.uncertainty[..., :height, :width].float().cpu().numpy(),
-        )
+        planes = (refined.probabilities, refined.uncertainty, refined.disagreement)
+        return RefinedBatch(*(plane[..., :height, :width].float().cpu().numpy() for plane in planes))
 
     def _coarse_tensor(self, coarse: NDArray) -> Tensor:
         assert self.refiner is not None

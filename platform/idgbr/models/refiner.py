@@ -18,6 +18,7 @@ from idgbr.models.condition_encoder import FrozenImageEncoder, PyramidConditionE
 from idgbr.models.guidance import GuidanceNet, PreparedCondition
 from idgbr.models.label_embedding import LabelEmbedding, LearnedEmbedding, OneHotEmbedding
 from idgbr.models.latent_codec import KlVaeCodec, LosslessCodec
+from idgbr.models.stable_diffusion import SD15_PROMPT, SD15_UNET, SD15_VAE
 from idgbr.models.unet_halves import down, up
 
 
@@ -29,8 +30,9 @@ class Refiner(ModelMixin, ConfigMixin):
         bands: Image bands B.
         settings: `RefinerConfig` as a plain dict.
         pretrained: Load the frozen image encoder's weights; False when the whole is about to be loaded.
-        unet: Configuration of the denoiser in diffusers' terms; default: the small one of `settings`.
-        vae: Configuration of the autoencoder, for the kl-vae codec.
+        unet: Configuration of the denoiser in diffusers' terms; default: the small one of `settings`, or with the
+            kl-vae codec that of Stable Diffusion 1.5.
+        vae: Configuration of the autoencoder, for the kl-vae codec; default: that of Stable Diffusion 1.5.
         prompt_shape: Tokens and width of the constant prompt embedding, for a UNet with cross-attention.
     """
 
@@ -51,7 +53,11 @@ class Refiner(ModelMixin, ConfigMixin):
         self.embedding: LabelEmbedding = (
             OneHotEmbedding(classes) if s.embedding == "onehot" else LearnedEmbedding(classes)
         )
-        self.codec = KlVaeCodec(AutoencoderKL.from_config(vae)) if vae else LosslessCodec(s.patch)
+        if s.codec == "kl-vae":
+            self.codec: KlVaeCodec | LosslessCodec = KlVaeCodec(AutoencoderKL.from_config(vae or SD15_VAE))
+            unet, prompt_shape = (unet or SD15_UNET), (prompt_shape or (None if unet else SD15_PROMPT))
+        else:
+            self.codec = LosslessCodec(s.patch)
         self.latent_channels = self.codec.channels(self.embedding.channels)
         self.denoiser = UNet2DConditionModel.from_config(unet or self._small_unet(classes))
         skips, channels = skip_levels(self.denoiser)
@@ -112,7 +118,7 @@ class Refiner(ModelMixin, ConfigMixin):
             timestep: (N,) or scalar.
             prepared: What `prepare` gave.
             previous: (N, L, h, w) earlier estimate of the clean latents, with self-conditioning; None is zeros.
-            guidance: Classifier-free guidance scale; 1 costs no unguided pass.
+            guidance: Classifier-free guidance scale; 1 costs no unguided pass, 0 no guidance.
             keep: (N,) 0 or 1, in training: samples at 0 see no guidance.
 
         Returns:
@@ -122,6 +128,8 @@ class Refiner(ModelMixin, ConfigMixin):
             noisy = torch.cat([noisy, torch.zeros_like(noisy) if previous is None else previous], 1)
         prompt = self._prompt(noisy.shape[0])
         features = down(self.denoiser, noisy, timestep, prompt)
+        if guidance == 0.0:
+            return up(self.denoiser, features, None, prompt)
         residuals = self.guidance(features.all(), prepared)
         if keep is not None:
             residuals = [residual * keep.view(-1, 1, 1, 1).to(residual.dtype) for residual in residuals]
@@ -130,6 +138,16 @@ class Refiner(ModelMixin, ConfigMixin):
             return guided
         plain = up(self.denoiser, features, None, prompt)
         return plain + guidance * (guided - plain)
+
+    def at_once(self, like: Tensor, prepared: list[PreparedCondition]) -> Tensor:
+        """The one-shot control's output, as `forward`'s: nothing of noise or label goes in.
+
+        Args:
+            like: Any latents (N, L, h, w); their shape counts.
+            prepared: What `prepare` gave.
+        """
+        last = torch.tensor(self.settings.train_timesteps - 1, device=like.device)
+        return self(torch.zeros_like(like), last, prepared)
 
     def label_logits(self, output: Tensor) -> Tensor:
         """`label` prediction: latent-grid logits to pixels, (N, K, H, W)."""

@@ -1,4 +1,4 @@
-"""From noise to a refined map: guided DDIM over latents, several samples averaged."""
+"""From noise to a refined map: a guided loop over latents, several samples averaged."""
 
 from __future__ import annotations
 
@@ -6,34 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
-from idgbr.config.tree import RefinerConfig, SamplerConfig
+from idgbr.config.tree import SamplerConfig
 from idgbr.dihedral import dihedral, inverse_dihedral
+from idgbr.models.guard import guarded
 from idgbr.models.guidance import PreparedCondition
 from idgbr.models.latent_codec import KlVaeCodec
 from idgbr.models.noise import ground_noise
 from idgbr.models.refiner import Refiner
+from idgbr.models.schedule import Steps
 
 OnStep = Callable[[int, int, Tensor], None]
 """Called after every step with sample, step and the class probabilities (N, K, H, W) so far."""
-
-
-def build_schedule(settings: RefinerConfig, spacing: str = "leading") -> DDIMScheduler:
-    """The noise schedule of training and sampling: scaled-linear as in the paper, or cosine."""
-    kind = {"epsilon": "epsilon", "v": "v_prediction", "sample": "sample", "label": "sample"}[settings.prediction]
-    return DDIMScheduler(
-        num_train_timesteps=settings.train_timesteps,
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear" if settings.schedule == "scaled_linear" else "squaredcos_cap_v2",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type=kind,
-        timestep_spacing=spacing,
-    )
 
 
 @dataclass
@@ -41,12 +26,15 @@ class Refined:
     """Result of the sampler.
 
     Attributes:
-        probabilities: (N, K, H, W), mean over the samples, the coarse map's vote included.
-        uncertainty: (N, H, W) in 0..1: one minus the mean probability of the likeliest class.
+        probabilities: (N, K, H, W), mean over the samples, after the guard.
+        uncertainty: (N, H, W) in 0..1: one minus the mean probability of the likeliest class, before the guard.
+        disagreement: (N, H, W) in 0..1: the part of the mean's Gini impurity that lies between the samples, not within
+            them; 0 where all say the same, and with a single sample.
     """
 
     probabilities: Tensor
     uncertainty: Tensor
+    disagreement: Tensor
 
 
 @torch.no_grad()
@@ -68,23 +56,22 @@ def sample(
         settings: Steps, samples, guidance and the rest.
         on_step: Progress.
     """
-    total: Tensor | None = None
+    total = squares = torch.zeros(())
     prepared: list[PreparedCondition] | None = None
     for index in range(settings.samples):
         turn = index % 8 if settings.dihedral else 0
+        given = dihedral(coarse, turn)
         if turn or prepared is None:
-            prepared = refiner.prepare(dihedral(image, turn), dihedral(coarse, turn))
+            prepared = refiner.prepare(dihedral(image, turn), given)
         noise = dihedral(start_noise(refiner, settings.seed, index, origins, image), turn)
         callback = None if on_step is None else _bind(on_step, index, turn)
-        probabilities = inverse_dihedral(denoise(refiner, prepared, noise, settings, callback), turn)
-        total = probabilities if total is None else total + probabilities
-    assert total is not None
+        probabilities = denoise(refiner, prepared, noise, settings, given, callback)
+        probabilities = inverse_dihedral(probabilities, turn).float()
+        total = total.to(probabilities.device) + probabilities
+        squares = squares.to(probabilities.device) + probabilities.square().sum(1)
     mean = total / settings.samples
-    uncertainty = 1 - mean.amax(1)
-    if settings.coarse_vote:
-        vote = coarse if coarse.ndim == 4 else one_hot(coarse, refiner.classes)
-        mean = (mean + settings.coarse_vote * vote) / (1 + settings.coarse_vote)
-    return Refined(mean, uncertainty)
+    disagreement = (squares / settings.samples - mean.square().sum(1)).clamp(min=0)
+    return Refined(guarded(mean, disagreement, coarse, settings), 1 - mean.amax(1), disagreement)
 
 
 def start_noise(refiner: Refiner, seed: int, index: int, origins: Tensor, image: Tensor) -> Tensor:
@@ -106,29 +93,41 @@ def denoise(
     prepared: list[PreparedCondition],
     noise: Tensor,
     settings: SamplerConfig,
+    coarse: Tensor | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """The guided DDIM loop: starting noise to class probabilities (N, K, H, W).
+    """The guided loop: starting noise to class probabilities (N, K, H, W).
 
     Args:
         refiner: The network.
         prepared: Its conditions.
         noise: What `start_noise` gave.
-        settings: Steps, guidance, spacing.
+        settings: Solver, steps, guidance.
+        coarse: (N, H, W) class ids or (N, K, H, W) probabilities, for a start from the coarse map.
         on_step: Called with step and probabilities.
     """
-    schedule = build_schedule(refiner.settings, settings.spacing)
-    schedule.set_timesteps(settings.steps, device=noise.device)
     latents = noise if isinstance(refiner.codec, KlVaeCodec) else refiner.codec.encode(noise)
+    if refiner.settings.objective == "one_shot":
+        at_once = refiner.label_logits(refiner.at_once(latents, prepared)).float().softmax(1)
+        if on_step is not None:
+            on_step(0, at_once)
+        return at_once
+    steps = Steps(refiner.settings, settings, latents.device)
+    if settings.start == "coarse":
+        if coarse is None:
+            raise ValueError("a start from the coarse map needs the coarse map")
+        latents = steps.noised(refiner.encode_labels(coarse).float(), latents)
     clean: Tensor | None = None
     probabilities: Tensor | None = None
-    for step, timestep in enumerate(schedule.timesteps):
-        output = refiner(latents, timestep, prepared, clean, settings.guidance).float()
+    first, last = settings.guidance_interval
+    for step, timestep in enumerate(steps.timesteps):
+        share = step / len(steps.timesteps)
+        scale = settings.guidance if first <= share and (share < last or last == 1) else 1.0
+        output = refiner(latents, timestep, prepared, clean, scale).float()
         if refiner.settings.prediction == "label":
             probabilities = refiner.label_logits(output).softmax(1)
-            output = refiner.encode_labels(probabilities)
-        moved = schedule.step(output, int(timestep), latents)
-        latents, clean = moved.prev_sample, moved.pred_original_sample
+            output = refiner.encode_labels(probabilities).float()
+        latents, clean = steps.step(output, timestep, latents)
         if on_step is not None:
             on_step(step, probabilities if probabilities is not None else decode(refiner, clean))
     return probabilities if probabilities is not None else decode(refiner, latents)
@@ -136,13 +135,7 @@ def denoise(
 
 def decode(refiner: Refiner, latents: Tensor) -> Tensor:
     """Latents (N, L, h, w) to class probabilities (N, K, H, W)."""
-    return refiner.embedding.decode(refiner.codec.decode(latents)).softmax(1)
-
-
-def one_hot(ids: Tensor, classes: int) -> Tensor:
-    """Class ids (N, H, W) to (N, K, H, W) float; ignored pixels are all zero."""
-    planes = torch.arange(classes, device=ids.device).view(1, -1, 1, 1)
-    return (ids.unsqueeze(1) == planes).float()
+    return refiner.embedding.decode(refiner.codec.decode(latents)).float().softmax(1)
 
 
 def _bind(on_step: OnStep, index: int, turn: int) -> Callable[[int, Tensor], None]:

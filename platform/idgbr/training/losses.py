@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -39,14 +38,3 @@ def dice(logits: Tensor, label: Tensor) -> Tensor:
     present = truth.sum((0, 2, 3)) > 0
     share = 1 - 2 * overlap / size.clamp(min=1e-6)
     return (share * present).sum() / present.sum().clamp(min=1)
-
-
-def near_boundary(label: Tensor, reach: int) -> Tensor:
-    """Pixels within `reach` of a change of label, (N, H, W) bool; a change to or from IGNORE is none."""
-    size = 2 * reach + 1
-    planes = label.float().unsqueeze(1)
-    low = torch.where(planes == IGNORE, torch.inf, planes)
-    high = torch.where(planes == IGNORE, -torch.inf, planes)
-    highest = functional.max_pool2d(high, size, 1, reach)
-    lowest = -functional.max_pool2d(-low, size, 1, reach)
-    return (highest > lowest).squeeze(1)

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from idgbr import IGNORE
+from idgbr.boundaries import near_boundary
 from idgbr.config.tree import Experiment, RefinerConfig
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.models.package import load_part
 from idgbr.models.refiner import Refiner
-from idgbr.models.sampler import build_schedule, sample
-from idgbr.training.losses import cross_entropy_sum, near_boundary
+from idgbr.models.sampler import sample
+from idgbr.models.schedule import build_schedule, predicted_clean
+from idgbr.training.losses import cross_entropy_sum
 from idgbr.training.task import Batch, confusion_counts, load_matching
 
 MEASURED_REACH = 5
@@ -51,7 +53,11 @@ class RefinerTask:
         label, coarse = batch["label"], coarse_input(batch["coarse"], self.settings)
         clean = self.model.encode_labels(label)
         timestep, noise, unit = self._random(batch["seed"], clean)
-        noisy = self._diffuse(clean, noise, timestep)
+        if self.settings.objective == "one_shot":
+            # As `Refiner.at_once`: nothing of the label, and the timestep of pure noise.
+            noisy, timestep = torch.zeros_like(clean), torch.full_like(timestep, self.settings.train_timesteps - 1)
+        else:
+            noisy = self._diffuse(clean, noise, timestep)
         prepared = self.model.prepare(batch["image"], coarse)
         keep = (unit[:, 0] >= self.settings.condition_dropout).float() if self.settings.condition_dropout else None
         previous = self._previous(noisy, timestep, prepared, keep, unit[:, 1])
@@ -110,15 +116,10 @@ class RefinerTask:
 
     def _clean(self, output: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
         """The clean latents a prediction stands for."""
-        kind = self.settings.prediction
-        if kind == "label":
+        if self.settings.prediction == "label":
             return self.model.encode_labels(self.model.label_logits(output.float()).softmax(1))
-        if kind == "sample":
-            return output
         alpha = self.alphas.to(noisy.device)[timestep].view(-1, 1, 1, 1).to(noisy.dtype)
-        if kind == "v":
-            return alpha.sqrt() * noisy - (1 - alpha).sqrt() * output
-        return (noisy - (1 - alpha).sqrt() * output) / alpha.sqrt()
+        return predicted_clean(self.settings.prediction, output, noisy, alpha)
 
     def _squared_error(
         self, output: Tensor, clean: Tensor, noise: Tensor, timestep: Tensor, label: Tensor
