@@ -40,7 +40,7 @@ class Flags(JobFlags):
     min_area: float = Field(0.0, ge=0, alias="min-area")
     """Smallest polygon in square metres; smaller ones join a neighbour."""
     window_offset: list[int] = Field([0, 0], min_length=2, max_length=2, alias="window-offset")
-    """Moves the windows by so many rows, columns; the map should not care."""
+    """Moves the windows by so many rows, columns, in steps of 32 pixels; the map should not care."""
     gsd_mismatch: Literal["refuse", "resample"] = Field("refuse", alias="gsd-mismatch")
     """What to do with imagery whose pixel size is off the model's by more than a factor 1.5."""
     plan: Switch = False

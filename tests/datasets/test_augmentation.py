@@ -61,3 +61,30 @@ def test_invalid_pixels_stay_zero_and_input_is_untouched() -> None:
     out = augment(batch, [0] * 4, range(4), AugmentationConfig(noise=1.0, brightness=1.0))
     assert (out["image"].permute(0, 2, 3, 1)[out["valid"] == 0] == 0).all()
     assert all(torch.equal(batch[k], before[k]) for k in batch)
+
+
+def test_rotation_and_zoom_keep_image_and_label_together_and_label_nothing_from_outside() -> None:
+    size = 64
+    rows, cols = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    label = ((rows - 20) ** 2 + (cols - 40) ** 2 < 12**2).long().expand(6, -1, -1).clone()
+    batch = {"image": label[:, None].float().repeat(1, 3, 1, 1), "label": label, "valid": torch.ones_like(label)}
+    config = AugmentationConfig(brightness=0, contrast=0, band_jitter=0, rotation=30, scale=0.3)
+    out = augment(batch, [0] * 6, range(6), config)
+    seen = out["label"] != 255
+    agree = (out["image"][:, 0] > 0.5).long() == out["label"]
+    assert agree[seen].float().mean() > 0.99
+    assert not torch.equal(out["label"], label)
+    assert (~seen).any() and seen.float().mean() > 0.6
+    areas = [(sample == 1).sum().item() for sample in out["label"]]
+    assert max(areas) > 1.2 * min(areas)
+
+
+def test_mixed_bands_move_colours_and_not_edges() -> None:
+    batch = _batch(4)
+    config = AugmentationConfig(brightness=0, contrast=0, band_jitter=0, band_mix=0.5)
+    batch["image"][:, 1] *= -1
+    out = augment(batch, [0] * 4, range(4), config)
+    assert torch.equal(out["label"], batch["label"])
+    assert not torch.allclose(out["image"], batch["image"], atol=0.05)
+    again = augment(batch, [0] * 4, range(4), config)
+    assert torch.equal(out["image"], again["image"])

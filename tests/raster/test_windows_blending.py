@@ -9,7 +9,7 @@ from idgbr.raster.blending import StripBlender
 from idgbr.raster.windows import plan_windows, taper
 
 SHAPES = [(100, 130), (33, 200), (20, 20), (32, 32), (57, 31), (1, 1)]
-OFFSETS = [(0, 0), (7, 19), (-5, 3), (100, 41)]
+OFFSETS = [(0, 0), (32, 96), (-64, 3), (100, 41)]
 
 
 def _blend(height: int, width: int, offset: tuple[int, int], truth: np.ndarray, overlap: int = 12) -> np.ndarray:
@@ -40,6 +40,13 @@ def test_plan_covers_every_pixel_with_weight(height: int, width: int, offset: tu
 def test_plan_is_anchored_to_the_scene() -> None:
     small, large = plan_windows(300, 300, 64, 16), plan_windows(300, 900, 64, 16)
     assert {w for w in large if w.col < 200} == {w for w in small if w.col < 200}
+
+
+def test_offsets_move_windows_by_whole_anchors() -> None:
+    assert {w.row % 32 for w in plan_windows(500, 500, 96, 32, (37, 53))} == {0}
+    assert plan_windows(500, 500, 96, 32, (37, 53)) == plan_windows(500, 500, 96, 32, (32, 32))
+    assert plan_windows(500, 500, 96, 32, (37, 53)) != plan_windows(500, 500, 96, 32)
+    assert [w.row % 32 for w in plan_windows(50, 50, 96, 32, (40, 53))] == [0]
 
 
 @pytest.mark.parametrize("offset", OFFSETS)

@@ -136,12 +136,18 @@ class SamplingConfig(Node):
 class AugmentationConfig(Node):
     dihedral: bool = True
     """The eight flips and quarter turns."""
+    rotation: float = Field(0.0, ge=0, le=45)
+    """Largest turn either way, in degrees, beside the quarter turns."""
+    scale: float = Field(0.0, ge=0, le=1)
+    """Largest zoom: 0.25 shows objects between 1 / 1.25 and 1.25 times their size."""
     brightness: float = Field(0.2, ge=0)
     """Largest shift, in standard deviations of a band, common to all bands."""
     contrast: float = Field(0.2, ge=0, lt=1)
     """Largest relative change of contrast."""
     band_jitter: float = Field(0.1, ge=0)
     """Largest shift of a single band, in its standard deviations."""
+    band_mix: float = Field(0.0, ge=0, le=1)
+    """Largest share of every band that is added to another one: colours lose their meaning, edges keep theirs."""
     noise: float = Field(0.0, ge=0)
     """Standard deviation of white noise, in standard deviations of a band."""
 
@@ -245,6 +251,21 @@ class RefinerConfig(Node):
         return self
 
 
+class MeanFieldConfig(Node):
+    """The last step of refinement: neighbours of one colour agree on their class."""
+
+    rounds: int = Field(0, ge=0)
+    """Rounds of agreement; 0 leaves the denoiser's probabilities as they are."""
+    reach: float = Field(15.0, gt=0)
+    """Standard deviation of the distance to a neighbour that has a say, in pixels."""
+    colour: float = Field(0.1, gt=0)
+    """Standard deviation of the colour difference that still counts as alike, in standard deviations of a band."""
+    weight: float = Field(5.0, ge=0)
+    """Weight of neighbours of like colour against the pixel's own log-probability."""
+    smooth_weight: float = Field(3.0, ge=0)
+    """Weight of the nearest neighbours, whatever their colour."""
+
+
 class SamplerConfig(Node):
     steps: int = Field(4, ge=1, le=1000)
     samples: int = Field(4, ge=1)
@@ -262,6 +283,7 @@ class SamplerConfig(Node):
     """start coarse: which share of the noise schedule the steps go back over."""
     dihedral: bool = True
     """Every sample sees the window under another of the eight dihedral transforms."""
+    mean_field: MeanFieldConfig = MeanFieldConfig()
     coarse_vote: float = Field(0.0, ge=0)
     """Never worse: weight of the coarse map's vote beside the refined probabilities; given as ids, a coarse label stays
     unless another is more probable by this much."""
@@ -282,6 +304,8 @@ class SamplerConfig(Node):
 class StageTraining(Node):
     seed: int = 0
     """Seed of the stage's draws, of the weights that start at random, and of its noise."""
+    augmentation: AugmentationConfig | None = None
+    """Changes of this stage's windows, instead of data.augmentation."""
     steps: int = Field(600, ge=1)
     batch: int = Field(8, ge=1)
     """Global batch: windows per optimiser step over all workers."""

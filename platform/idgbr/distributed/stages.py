@@ -175,13 +175,14 @@ class Stages:
         config, data = self.config, data or self.data
         model = config.coarse.model_dump(exclude={"folds", "fold_block"}) if kind == "coarse" else {}
         window = config.coarse.window if kind == "coarse" else config.refiner.window
+        augmentation = training.augmentation or config.data.augmentation
         common = {
             "fingerprint": data.fingerprint,
             "bands": config.data.bands,
             "classes": [spec.name for spec in config.data.classes],
             "model": model,
             "training": training.model_dump(),
-            "augmentation": config.data.augmentation.model_dump(),
+            "augmentation": augmentation.model_dump(),
             "sampling": config.data.sampling.model_dump(),
             "start": _content(self.start),
         }
@@ -192,12 +193,12 @@ class Stages:
             task=TaskSpec(kind, config, len(data.normalisation.mean), data.normalisation, self.start or None),
             training=training,
             windows=PlannedWindows(
-                DrawPlan(train, config.data.sampling, config.data.augmentation, window, training.seed),
+                DrawPlan(train, config.data.sampling, augmentation, window, training.seed),
                 training.batch,
             ),
             select=data.split("select"),
             normalisation=data.normalisation,
-            augmentation=config.data.augmentation,
+            augmentation=augmentation,
             seed=training.seed,
             classes=len(config.data.classes),
         )

@@ -13,6 +13,7 @@ from idgbr.dihedral import dihedral, inverse_dihedral
 from idgbr.models.guard import guarded
 from idgbr.models.guidance import PreparedCondition
 from idgbr.models.latent_codec import KlVaeCodec
+from idgbr.models.mean_field import mean_field
 from idgbr.models.noise import ground_noise
 from idgbr.models.refiner import Refiner
 from idgbr.models.schedule import Steps
@@ -26,8 +27,8 @@ class Refined:
     """Result of the sampler.
 
     Attributes:
-        probabilities: (N, K, H, W), mean over the samples, after the guard.
-        uncertainty: (N, H, W) in 0..1: one minus the mean probability of the likeliest class, before the guard.
+        probabilities: (N, K, H, W), mean over the samples, after mean field and guard.
+        uncertainty: (N, H, W) in 0..1: one minus the mean probability of the likeliest class, before both.
         disagreement: (N, H, W) in 0..1: the part of the mean's Gini impurity that lies between the samples, not within
             them; 0 where all say the same, and with a single sample.
     """
@@ -71,7 +72,8 @@ def sample(
         squares = squares.to(probabilities.device) + probabilities.square().sum(1)
     mean = total / settings.samples
     disagreement = (squares / settings.samples - mean.square().sum(1)).clamp(min=0)
-    return Refined(guarded(mean, disagreement, coarse, settings), 1 - mean.amax(1), disagreement)
+    settled = mean_field(mean, image, settings.mean_field)
+    return Refined(guarded(settled, disagreement, coarse, settings), 1 - mean.amax(1), disagreement)
 
 
 def start_noise(refiner: Refiner, seed: int, index: int, origins: Tensor, image: Tensor) -> Tensor:

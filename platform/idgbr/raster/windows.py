@@ -6,6 +6,9 @@ import numpy as np
 
 from idgbr.raster.grid import Window
 
+ANCHOR = 32
+"""Windows move in steps of so many pixels: networks that halve the grid five times see the ground in one phase."""
+
 
 def plan_windows(height: int, width: int, size: int, overlap: int, offset: tuple[int, int] = (0, 0)) -> list[Window]:
     """Square windows that cover every pixel of a scene, row-major.
@@ -18,7 +21,7 @@ def plan_windows(height: int, width: int, size: int, overlap: int, offset: tuple
         width: columns of the scene.
         size: side of a window in pixels.
         overlap: pixels shared by neighbouring windows, less than `size`.
-        offset: moves the lattice by so many (rows, columns).
+        offset: moves the lattice by so many (rows, columns), rounded down to multiples of `ANCHOR`.
 
     Returns:
         The windows. A scene no larger than a window is one window.
@@ -31,8 +34,10 @@ def plan_windows(height: int, width: int, size: int, overlap: int, offset: tuple
 
 
 def _starts(extent: int, size: int, overlap: int, offset: int) -> list[int]:
+    offset -= offset % ANCHOR
     if extent <= size:
-        return [-(offset % (size - extent + 1))]
+        shift = offset % (size - extent + 1)
+        return [shift % ANCHOR - shift]
     stride = size - overlap
     first = offset % stride
     first -= stride if first else 0

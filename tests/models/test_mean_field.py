@@ -1,0 +1,49 @@
+"""The last step of refinement, on pictures whose answer is known."""
+
+from __future__ import annotations
+
+import torch
+
+from idgbr.config.tree import MeanFieldConfig
+from idgbr.models.mean_field import mean_field
+
+SETTINGS = MeanFieldConfig(rounds=5)
+
+
+def _scene(shift: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Image (1, 3, 48, 48) of two noisy colours, its label (48, 48), and probabilities whose edge is `shift` px off."""
+    generator = torch.Generator().manual_seed(0)
+    label = (torch.arange(48) >= 24).long().expand(48, -1)
+    image = (label * 2.0 - 1.0).expand(1, 3, -1, -1) + 0.03 * torch.randn(1, 3, 48, 48, generator=generator)
+    moved = (torch.arange(48) >= 24 + shift).float().expand(48, -1)
+    probabilities = 0.2 + 0.6 * torch.stack([1 - moved, moved])[None]
+    return image, label, probabilities
+
+
+def test_an_edge_moves_to_the_image_s() -> None:
+    image, label, probabilities = _scene(3)
+    before = (probabilities.argmax(1)[0] != label).sum()
+    after = (mean_field(probabilities, image, SETTINGS).argmax(1)[0] != label).sum()
+    assert before == 3 * 48
+    assert after <= 6
+
+
+def test_a_sure_map_without_a_colour_edge_stays() -> None:
+    _, _, probabilities = _scene(3)
+    sure = (probabilities - 0.5) * 1.98 / 0.6 / 2 + 0.5
+    settled = mean_field(sure, torch.zeros(1, 3, 48, 48), SETTINGS)
+    assert (settled.argmax(1) != sure.argmax(1)).float().mean() < 0.05
+    assert torch.allclose(settled.sum(1), torch.ones(1, 48, 48), atol=1e-5)
+
+
+def test_off_is_off_and_a_window_does_not_depend_on_its_batch() -> None:
+    image, _, probabilities = _scene(2)
+    assert mean_field(probabilities, image, MeanFieldConfig()) is probabilities
+    both = mean_field(torch.cat([probabilities, probabilities.flip(1)]), torch.cat([image, -image]), SETTINGS)
+    assert torch.allclose(both[:1], mean_field(probabilities, image, SETTINGS), atol=1e-6)
+
+
+def test_turns_with_the_window() -> None:
+    image, _, probabilities = _scene(2)
+    turned = mean_field(probabilities.flip(-1), image.flip(-1), SETTINGS).flip(-1)
+    assert torch.allclose(turned, mean_field(probabilities, image, SETTINGS), atol=1e-4)
