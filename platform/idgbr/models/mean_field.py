@@ -7,6 +7,7 @@ milliseconds on any device. The denoiser decides what is where; this pulls its e
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import lru_cache
 
@@ -77,7 +78,7 @@ class _Shifted:
 def _neighbours(reach: float) -> tuple[list[tuple[int, int]], list[float]]:
     """Offsets on rings, and for each the Gaussian weight of the area it stands for."""
     radii = [radius for radius in _RADII if radius <= 2 * reach]
-    edges = [0.5, *((a + b) / 2 for a, b in zip(radii, radii[1:], strict=False)), radii[-1] * 1.25]
+    edges = [0.5, *((a + b) / 2 for a, b in itertools.pairwise(radii)), radii[-1] * 1.25]
     offsets, weights = [], []
     for index, radius in enumerate(radii):
         area = math.pi * (edges[index + 1] ** 2 - edges[index] ** 2) / _DIRECTIONS
