@@ -285,8 +285,8 @@ class SamplerConfig(Node):
     """Every sample sees the window under another of the eight dihedral transforms."""
     mean_field: MeanFieldConfig = MeanFieldConfig()
     coarse_vote: float = Field(0.0, ge=0)
-    """Never worse: weight of the coarse map's vote beside the refined probabilities; given as ids, a coarse label stays
-    unless another is more probable by this much."""
+    """Never worse: weight of the coarse map's vote beside the samples, cast before the mean field; given as ids, a
+    coarse label stays unless another is more probable by this much."""
     keep_disagreement: Unit = 1.0
     """Never worse: the coarse label stays where the samples' disagreement is above this; 1: nowhere."""
     keep_beyond: int = Field(0, ge=0)

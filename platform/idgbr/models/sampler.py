@@ -10,7 +10,7 @@ from torch import Tensor
 
 from idgbr.config.tree import SamplerConfig
 from idgbr.dihedral import dihedral, inverse_dihedral
-from idgbr.models.guard import guarded
+from idgbr.models.guard import guarded, voted
 from idgbr.models.guidance import PreparedCondition
 from idgbr.models.latent_codec import KlVaeCodec
 from idgbr.models.mean_field import mean_field
@@ -27,8 +27,8 @@ class Refined:
     """Result of the sampler.
 
     Attributes:
-        probabilities: (N, K, H, W), mean over the samples, after mean field and guard.
-        uncertainty: (N, H, W) in 0..1: one minus the mean probability of the likeliest class, before both.
+        probabilities: (N, K, H, W), mean over the samples, after vote, mean field and guard.
+        uncertainty: (N, H, W) in 0..1: one minus the mean probability of the likeliest class, before all three.
         disagreement: (N, H, W) in 0..1: the part of the mean's Gini impurity that lies between the samples, not within
             them; 0 where all say the same, and with a single sample.
     """
@@ -72,7 +72,7 @@ def sample(
         squares = squares.to(probabilities.device) + probabilities.square().sum(1)
     mean = total / settings.samples
     disagreement = (squares / settings.samples - mean.square().sum(1)).clamp(min=0)
-    settled = mean_field(mean, image, settings.mean_field)
+    settled = mean_field(voted(mean, coarse, settings.coarse_vote), image, settings.mean_field)
     return Refined(guarded(settled, disagreement, coarse, settings), 1 - mean.amax(1), disagreement)
 
 
