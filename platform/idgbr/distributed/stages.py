@@ -21,8 +21,7 @@ from idgbr.distributed.source import PlannedWindows
 from idgbr.distributed.stage import StageResult, StageSpec, TaskSpec, run_name
 from idgbr.distributed.training import run_stage
 from idgbr.models.coarse import build_coarse
-from idgbr.models.package import ModelSpec, save_model
-from idgbr.models.refiner import Refiner
+from idgbr.models.package import ModelSpec, build_refiner, has_part, save_model
 from idgbr.registry.provenance import commit, versions
 from idgbr.registry.tracking import Tracker
 
@@ -141,7 +140,7 @@ class Stages:
         backbone.load_state_dict(torch.load(coarse.weights, map_location="cpu", weights_only=True))
         if refiner is None:
             return backbone, None
-        second = Refiner(classes, bands, config.refiner.model_dump(), pretrained=False)
+        second = build_refiner(classes, bands, config.refiner, False, self.start or None)
         second.load_state_dict(torch.load(refiner.weights, map_location="cpu", weights_only=True))
         return backbone, second
 
@@ -187,10 +186,12 @@ class Stages:
             "start": _content(self.start),
         }
         name = run_name(config.data.name, stage, {**common, **learns})
+        # A folder converted from other checkpoints has a refiner only: stage 1 then begins as it does without it.
+        init = self.start if self.start and has_part(self.start, kind) else None
         spec = StageSpec(
             name=name,
             stage=stage,
-            task=TaskSpec(kind, config, len(data.normalisation.mean), data.normalisation, self.start or None),
+            task=TaskSpec(kind, config, len(data.normalisation.mean), data.normalisation, init),
             training=training,
             windows=PlannedWindows(
                 DrawPlan(train, config.data.sampling, augmentation, window, training.seed),

@@ -6,11 +6,14 @@ Method: the label embedding of IDGBR (arXiv 2507.01573); the one-hot form is its
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from idgbr import IGNORE
+from idgbr.errors import UserError
 
 
 class LabelEmbedding(nn.Module, ABC):
@@ -83,3 +86,22 @@ class LearnedEmbedding(LabelEmbedding):
 
     def decode(self, planes: Tensor) -> Tensor:
         return self.decoder(planes)
+
+
+def save_label_embedding(embedding: LearnedEmbedding, file: str | Path) -> Path:
+    """Write a label embedding as a safetensors file, at once or not at all.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: The name does not end in .safetensors.
+    """
+    path = Path(file)
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path}: a label embedding is written as safetensors; name the file NAME.safetensors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    save_file({name: value.contiguous() for name, value in embedding.state_dict().items()}, temporary)
+    temporary.replace(path)
+    return path

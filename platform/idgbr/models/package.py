@@ -1,7 +1,11 @@
-"""A model is a folder: coarse/, refiner/ (safetensors) and model.json. Jobs, Serve and the registry load just that."""
+"""A model is a folder: coarse/, refiner/ (safetensors) and model.json. Jobs, Serve and the registry load just that.
+
+Beside the refiner's weights lies its architecture in diffusers' terms, config.json.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -26,6 +30,7 @@ FORMAT_VERSION = 1
 SPEC_FILE = "model.json"
 SAMPLE_FILE = "sample.npz"
 _WEIGHTS = "model.safetensors"
+_ARCHITECTURE = "config.json"
 
 
 class ModelSpec(BaseModel):
@@ -94,6 +99,8 @@ def save_model(
                 (made / name).mkdir()
                 state = {k: v.detach().cpu().contiguous() for k, v in part.state_dict().items()}
                 save_file(state, made / name / _WEIGHTS)
+        if refiner is not None:
+            refiner.save_config(made / "refiner")
         if sample is not None:
             np.savez_compressed(made / SAMPLE_FILE, image=sample.image, expected=sample.expected)
         (made / SPEC_FILE).write_text(spec.model_dump_json(indent=1))
@@ -131,12 +138,38 @@ def load_model(folder: str | Path, parts: Sequence[str] = ("coarse", "refiner"))
         coarse = build_coarse(spec.coarse, len(spec.classes), bands, pretrained=False)
         _fill(coarse, load_part(folder, "coarse"), folder, "coarse")
     if "refiner" in parts and spec.refiner is not None:
-        refiner = Refiner(len(spec.classes), bands, spec.refiner.model_dump(), pretrained=False)
+        refiner = build_refiner(len(spec.classes), bands, spec.refiner, False, folder)
         _fill(refiner, load_part(folder, "refiner"), folder, "refiner")
     for module in (coarse, refiner):
         if module is not None:
             module.eval()
     return LoadedModel(spec, coarse, refiner)
+
+
+def build_refiner(
+    classes: int, bands: int, settings: RefinerConfig, pretrained: bool = True, start: str | Path | None = None
+) -> Refiner:
+    """A refiner without its own weights.
+
+    Args:
+        classes: Number of classes.
+        bands: Image bands.
+        settings: Its settings.
+        pretrained: Load the frozen image encoder's weights.
+        start: Model folder whose denoiser and autoencoder it is shaped like; default: as the settings say.
+    """
+    parts: dict[str, Any] = {}
+    architecture = Path(start) / "refiner" / _ARCHITECTURE if start else None
+    if architecture is not None and architecture.is_file():
+        written = json.loads(architecture.read_text())
+        parts = {key: written.get(key) for key in ("unet", "vae", "prompt_shape")}
+    return Refiner(classes, bands, settings.model_dump(), pretrained, **parts)
+
+
+def has_part(folder: str | Path, part: str) -> bool:
+    """Whether a model folder, or a file of weights, has something for a stage to start from."""
+    path = Path(folder)
+    return not path.is_dir() or (path / part / _WEIGHTS).is_file()
 
 
 def load_part(source: str | Path, part: str) -> dict[str, Tensor]:

@@ -5,20 +5,21 @@ Their module names are mapped onto ours; nothing is converted but names.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from idgbr.config.tree import RefinerConfig
 from idgbr.errors import UserError
+from idgbr.models.checkpoints import fill, plain, read_config, read_state, read_unet, read_vae
+from idgbr.models.label_embedding import LearnedEmbedding
 from idgbr.models.refiner import Refiner
 
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
-_EXPECTED = "A release folder has unet_ori, unet_gen, interact_net, label_embed_net, vae and scheduler"
+_EMBEDDING_NAMES = {"embedding_table.weight": "table.weight"} | {
+    f"embedding_conv.{i}.{p}": f"decoder.{i}.{p}" for i in (0, 2) for p in ("weight", "bias")
+}
 _BLOCK_NAMES = (
     (r"^attn_blocks_mid\.", "blocks.{mid}."),
     (r"^attn_blocks_down\.(\d+)\.", r"blocks.\1."),
@@ -41,28 +42,41 @@ _BLOCK_NAMES = (
 )
 
 
-def load_release(folder: str | Path, prompt: Tensor) -> Refiner:
+def load_release(
+    folder: str | Path, prompt: Tensor, classes: int | None = None, stable_diffusion: str | Path | None = None
+) -> Refiner:
     """Load a refiner written by the authors' code.
 
     Args:
         folder: Its folder.
         prompt: (1, tokens, width) embedding of the empty prompt.
+        classes: How many classes to keep of the label table, the first ones; the released table of the six-class sets
+            has two unused entries at its end. Default: all.
+        stable_diffusion: Folder of the Stable Diffusion model it was trained from, for parts the release's folder does
+            not repeat (vae, scheduler, and unet in place of unet_ori).
 
     Raises:
         UserError: A part is missing, or its tensors do not fit; the part and the tensor are named.
     """
     root = Path(folder)
-    interact, label = _config(root / "interact_net"), _config(root / "label_embed_net")
-    unet, vae = _config(root / "unet_gen"), _config(root / "vae")
-    scheduler = _config(root / "scheduler")
-    guidance = _guidance_state(load_file(_weights(root / "interact_net")))
-    stride = 2 ** (len(vae["block_out_channels"]) - 1)
+
+    def part(name: str, other: str = "") -> Path:
+        if (root / name).is_dir() or stable_diffusion is None:
+            return root / name
+        return Path(stable_diffusion) / (other or name)
+
+    interact = read_config(root / "interact_net")
+    denoiser, vae = read_unet(root / "unet_gen"), read_vae(part("vae"))
+    scheduler = read_config(part("scheduler"))
+    guidance = _guidance_state(read_state(root / "interact_net"), root / "interact_net")
+    embedding = load_label_embedding(root / "label_embed_net", classes)
+    stride = 2 ** (len(vae.config["block_out_channels"]) - 1)
     settings = RefinerConfig(
         codec="kl-vae",
         embedding="learned",
         window=interact["block_out_resolutions"][0] * stride,
-        channels=unet["block_out_channels"],
-        layers_per_block=unet["layers_per_block"],
+        channels=list(denoiser.config["block_out_channels"]),
+        layers_per_block=denoiser.config["layers_per_block"],
         guidance_width=guidance["blocks.0.to_query.weight"].shape[0],
         guidance_heads=interact["attn_heads"],
         guidance_layers=interact["attn_layers"],
@@ -74,72 +88,77 @@ def load_release(folder: str | Path, prompt: Tensor) -> Refiner:
         train_timesteps=scheduler["num_train_timesteps"],
     )
     refiner = Refiner(
-        classes=label["num_classes"],
+        classes=embedding.classes,
         bands=3,
         settings=settings.model_dump(),
-        unet=_plain(unet),
-        vae=_plain(vae),
+        unet=plain(denoiser.config),
+        vae=plain(vae.config),
         prompt_shape=list(prompt.shape[1:]),
     )
     assert refiner.prompt is not None
     refiner.prompt.copy_(prompt)
-    _load(refiner.denoiser, load_file(_weights(root / "unet_gen")), root / "unet_gen")
-    _load(refiner.encoder.unet, load_file(_weights(root / "unet_ori")), root / "unet_ori")  # type: ignore[arg-type]
-    _load(refiner.codec.vae, load_file(_weights(root / "vae")), root / "vae")  # type: ignore[arg-type,union-attr]
-    _load(refiner.guidance, guidance, root / "interact_net")
-    embedding = load_file(_weights(root / "label_embed_net"))
-    names = {"embedding_table.weight": "table.weight"} | {
-        f"embedding_conv.{i}.{p}": f"decoder.{i}.{p}" for i in (0, 2) for p in ("weight", "bias")
-    }
-    _load(refiner.embedding, {names.get(k, k): v for k, v in embedding.items()}, root / "label_embed_net")
+    fill(refiner.denoiser, denoiser.state_dict(), root / "unet_gen")
+    original = part("unet_ori", "unet")
+    fill(refiner.encoder.unet, read_state(original), original)  # type: ignore[arg-type]
+    fill(refiner.codec.vae, vae.state_dict(), part("vae"))  # type: ignore[arg-type,union-attr]
+    fill(refiner.guidance, guidance, root / "interact_net")
+    refiner.embedding.load_state_dict(embedding.state_dict())
     return refiner.eval()
 
 
-def _guidance_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    mid = 1 + max(int(m.group(1)) for k in state if (m := re.match(r"attn_blocks_down\.(\d+)\.", k)))
+def load_label_embedding(source: str | Path, classes: int | None = None) -> LearnedEmbedding:
+    """Load a label embedding: the authors' checkpoint, or one of our own.
+
+    Args:
+        source: Folder label_embed_net, or a file of its tensors.
+        classes: How many classes to keep, the first ones; default: all.
+
+    Raises:
+        UserError: Tensors are missing or do not fit, or there are fewer classes.
+    """
+    path = Path(source)
+    state = {_EMBEDDING_NAMES.get(name, name): value.float() for name, value in read_state(path).items()}
+    for name in ("table.weight", "decoder.2.weight", "decoder.2.bias"):
+        if name not in state:
+            raise UserError(
+                f"{path}: tensor {name} is missing (found {', '.join(sorted(state)[:6])}); expected a label embedding: "
+                "a table and two 1x1 convolutions"
+            )
+    found = len(state["table.weight"])
+    if classes is not None and classes > found:
+        raise UserError(
+            f"{path}: a label embedding of {found} classes; expected {classes}. Train one: jobs/embedding.py"
+        )
+    kept = found if classes is None else classes
+    for name in ("table.weight", "decoder.2.weight", "decoder.2.bias"):
+        if len(state[name]) != found:
+            raise UserError(f"{path}: {name} is for {len(state[name])} classes, the table for {found}")
+        state[name] = state[name][:kept]
+    embedding = LearnedEmbedding(kept)
+    fill(embedding, state, path)
+    return embedding.requires_grad_(False).eval()
+
+
+def _guidance_state(state: dict[str, Tensor], part: Path) -> dict[str, Tensor]:
+    skips = [int(m.group(1)) for k in state if (m := re.match(r"attn_blocks_down\.(\d+)\.", k))]
+    if not skips or "attn_blocks_down.0.attn.conv1_q.weight" not in state:
+        raise UserError(f"{part}: tensor attn_blocks_down.0.attn.conv1_q.weight is missing; expected a guidance net")
+    mid = 1 + max(skips)
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
         for pattern, ours in _BLOCK_NAMES:
             name = re.sub(pattern, ours.replace("{mid}", str(mid)), name)
         packed = re.match(r"(.*layers\.\d+)\.attn\.in_proj_(weight|bias)$", name)
         if packed:
-            for part, chunk in zip(("query", "key", "value"), value.chunk(3), strict=True):
-                renamed[f"{packed.group(1)}.attention.{part}.{packed.group(2)}"] = chunk.contiguous()
+            for which, chunk in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                renamed[f"{packed.group(1)}.attention.{which}.{packed.group(2)}"] = chunk.contiguous()
         else:
             renamed[name] = value
     return renamed
 
 
-def _load(module: nn.Module, state: dict[str, Tensor], part: Path) -> None:
-    own = module.state_dict()
-    for name, value in own.items():
-        if name not in state:
-            raise UserError(f"{part}: tensor {name} is missing. Expected a folder written by the authors' code")
-        if state[name].shape != value.shape:
-            raise UserError(
-                f"{part}: {name} has shape {tuple(state[name].shape)}, expected {tuple(value.shape)}. Do the parts of "
-                "this folder belong together?"
-            )
-    module.load_state_dict({name: state[name] for name in own})
-
-
-def _weights(part: Path) -> Path:
-    path = part / _WEIGHTS
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. {_EXPECTED}")
-    return path
-
-
-def _config(part: Path) -> dict[str, Any]:
-    files = sorted(part.glob("*config.json"))
-    if not files:
-        raise UserError(f"{part}: no config.json. {_EXPECTED}")
-    return json.loads(files[0].read_text())
-
-
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in config.items() if not k.startswith("_")}
-
-
 def _prediction(name: str) -> Any:
-    return {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}[name]
+    kinds = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
+    if name not in kinds:
+        raise UserError(f"scheduler: prediction_type {name!r} is unknown; expected one of {', '.join(kinds)}")
+    return kinds[name]

@@ -14,10 +14,13 @@ from idgbr import IGNORE
 from idgbr.boundaries import near_boundary
 from idgbr.config.tree import Experiment, RefinerConfig
 from idgbr.datasets.normalisation import Normalisation
-from idgbr.models.package import load_part
+from idgbr.errors import UserError
+from idgbr.models.label_embedding import LearnedEmbedding
+from idgbr.models.package import build_refiner, load_part
 from idgbr.models.refiner import Refiner
 from idgbr.models.sampler import sample
 from idgbr.models.schedule import build_schedule, predicted_clean
+from idgbr.training.label_embedding import train_label_embedding
 from idgbr.training.losses import cross_entropy_sum
 from idgbr.training.task import Batch, confusion_counts, load_matching
 
@@ -40,7 +43,7 @@ class RefinerTask:
         # A measurement ranks checkpoints of one run: one sample says enough, and costs a fraction.
         self.sampler = config.sampler.model_copy(update={"samples": 1, "dihedral": False})
         self.classes = len(config.data.classes)
-        self.model = Refiner(self.classes, bands, self.settings.model_dump(), pretrained=init is None)
+        self.model = begin_refiner(self.settings, self.classes, bands, init)
         if init is not None:
             load_matching(self.model, load_part(init, "refiner"), init)
         self.alphas = build_schedule(self.settings).alphas_cumprod
@@ -135,6 +138,25 @@ class RefinerTask:
         cells = torch.nn.functional.avg_pool2d((label != IGNORE).float().unsqueeze(1), stride)
         error = (output.float() - target.float()).square().mean(1, keepdim=True)
         return (error * cells).sum(), cells.sum()
+
+
+def begin_refiner(settings: RefinerConfig, classes: int, bands: int, init: str | None) -> Refiner:
+    """The refiner that training begins with; what stays frozen is in its final state.
+
+    Raises:
+        UserError: The frozen condition encoder or autoencoder would be random.
+    """
+    if init is None and (settings.codec == "kl-vae" or settings.condition_encoder == "unet"):
+        raise UserError(
+            "refiner.codec kl-vae and refiner.condition_encoder unet are Stable Diffusion's, and stay frozen: start "
+            "from its weights. Convert them (jobs/convert.py sd), then pass the folder with --from"
+        )
+    model = build_refiner(classes, bands, settings, init is None, init)
+    if isinstance(model.embedding, LearnedEmbedding):
+        if init is None:
+            model.embedding.load_state_dict(train_label_embedding(classes).state_dict())
+        model.embedding.requires_grad_(False)
+    return model
 
 
 def coarse_input(coarse: Tensor, settings: RefinerConfig) -> Tensor:
