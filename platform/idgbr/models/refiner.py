@@ -58,6 +58,7 @@ class Refiner(ModelMixin, ConfigMixin):
             unet, prompt_shape = (unet or SD15_UNET), (prompt_shape or (None if unet else SD15_PROMPT))
         else:
             self.codec = LosslessCodec(s.patch)
+        self.embedding.requires_grad_(False)  # trained beforehand, where there is anything to train
         self.latent_channels = self.codec.channels(self.embedding.channels)
         self.denoiser = UNet2DConditionModel.from_config(unet or self._small_unet(classes))
         skips, channels = skip_levels(self.denoiser)
