@@ -99,6 +99,8 @@ def parse_job(
     job = validate(flags, {key: value for key, value in given.items() if key in own}, "command line", own)
     path = getattr(job, "config", "")
     if not path:
+        if loose := sorted(set(given) - own):
+            raise UserError(f"--{loose[0]}: changes a key of an experiment; name the experiment's file with --config")
         return job, None
     return job, load_experiment(path, {key: value for key, value in given.items() if key not in own})
 
@@ -123,7 +125,7 @@ def run_job(
         job, experiment = parse_job(flags, arguments, description)
         outputs = dict(main(job) if experiment is None else main(job, experiment))
     except Refused as error:
-        status, code, message = "refused", error.exit_code, str(error)
+        status, code, message, outputs = "refused", error.exit_code, str(error), error.outputs
     except UserError as error:
         status, code, message = "user_error", error.exit_code, str(error)
     except KeyboardInterrupt:

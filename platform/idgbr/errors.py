@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class IdgbrError(Exception):
     """Base of every error this package raises on purpose."""
@@ -16,6 +18,14 @@ class UserError(IdgbrError):
 
 
 class Refused(IdgbrError):
-    """A gate said no; nothing failed and nothing was changed."""
+    """A gate said no; nothing failed and nothing was changed.
+
+    Attributes:
+        outputs: what there is to look at all the same, for a job's last line.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, outputs: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.outputs = dict(outputs or {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +57,7 @@ def evaluate_maps(
     model: str,
     split: str = "test",
 ) -> EvaluationResult:
-    """Measure refined maps against coarse maps and the classical refiners; writes report.html,
-    samples.png and evaluation.json.
+    """Measure refined maps against coarse maps and the classical refiners, and write the report.
 
     Args:
         regions: labelled regions with coarse maps.
@@ -68,9 +67,37 @@ def evaluate_maps(
         model: how the report names the model.
         split: which split the regions are.
     """
+    return write_evaluation(regions, maps, tally_maps(regions, maps, config), folder, config, model, split)
+
+
+def tally_maps(regions: Sequence[PreparedRegion], maps: Sequence[Path], config: Experiment) -> list[dict[str, Tally]]:
+    """What is counted of every region's maps, by method, as tasks all over the cluster."""
+    settings, classes = config.evaluation, len(config.data.classes)
+    tally = functools.partial(_tally, classes=classes, block=settings.block, baselines=tuple(settings.baselines))
+    return spread(tally, list(zip(regions, maps, strict=True)), cpus=1.0)
+
+
+def write_evaluation(
+    regions: Sequence[PreparedRegion],
+    maps: Sequence[Path],
+    tallies: Sequence[Mapping[str, Tally]],
+    folder: str | Path,
+    config: Experiment,
+    model: str,
+    split: str = "test",
+) -> EvaluationResult:
+    """The figures of what was counted; writes report.html, samples.png and evaluation.json.
+
+    Args:
+        regions: labelled regions with coarse maps.
+        maps: the refined map of each.
+        tallies: what was counted of each.
+        folder: where report and figures go.
+        config: the experiment.
+        model: how the report names the model.
+        split: which split the regions are.
+    """
     settings, classes = config.evaluation, config.data.classes
-    tally = functools.partial(_tally, classes=len(classes), block=settings.block, baselines=tuple(settings.baselines))
-    tallies = spread(tally, list(zip(regions, maps, strict=True)), cpus=1.0)
     result = summarise(
         tallies,
         classes,

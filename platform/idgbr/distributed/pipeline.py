@@ -14,9 +14,10 @@ import numpy as np
 from rich.console import Console
 
 from idgbr.config.tree import Experiment
+from idgbr.datasets.ground import tile_hashes
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.coarse_maps import coarse_maps
-from idgbr.distributed.data import PreparedData, prepare_data
+from idgbr.distributed.data import PreparedData, prepare_data, spread
 from idgbr.distributed.evaluation import evaluate_maps, headline, refined_maps
 from idgbr.distributed.session import start_ray
 from idgbr.distributed.stage import run_name
@@ -24,7 +25,7 @@ from idgbr.distributed.stages import Folders, Stages, Trained
 from idgbr.errors import UserError
 from idgbr.evaluation.result import EvaluationResult
 from idgbr.inference.predictor import Predictor
-from idgbr.models.package import ModelSpec, Sample, load_spec, save_model
+from idgbr.models.package import SEEN_FILE, ModelSpec, Sample, load_seen, load_spec, save_model
 from idgbr.raster.grid import Window
 from idgbr.registry.tracking import Tracker
 from idgbr.registry.versions import register, resolve
@@ -86,7 +87,7 @@ def _run(config: Experiment, fresh: bool, start: str, evaluate: bool) -> Outcome
             tags = {"run": trained.refiner.name, "data": config.data.name, "fingerprint": data.fingerprint}
             version = register(
                 folder, name, figures or None, tags, uri=tracker.uri, run_id=tracker.run_id,
-                experiment=config.tracking.experiment,
+                experiment=config.tracking.experiment, intervals=result.intervals if result else (),
             )  # fmt: skip
             tracker.set_tags({"model": f"{name}/{version}"})
     place = folders.result(trained.refiner.name)
@@ -164,12 +165,17 @@ def _evaluate(stages: Stages, trained: Trained, fresh: bool) -> EvaluationResult
 def _write_model(stages: Stages, trained: Trained, figures: Mapping[str, float]) -> Path:
     """The final model folder, with its figures and its own smoke test; one that is complete already stays."""
     target = stages.folders.result(trained.refiner.name) / "model"
-    if (target / "model.json").exists() and load_spec(target).metrics == dict(figures):
+    complete = (target / "model.json").exists() and (target / SEEN_FILE).exists()
+    if complete and load_spec(target).metrics == dict(figures):
         return target
     parts = stages.modules(trained.coarse, trained.refiner)
+    # Ground that a model saw, it has seen for good: what it was started from counts.
+    before = (load_seen(stages.start) or []) if stages.start else []
+    learnt = [region for region in trained.data.prepared if region.split != "test"]
+    seen = [tile for tiles in spread(tile_hashes, learnt) for tile in tiles]
     plain = stages.model_folder(trained.coarse, trained.refiner)
     sample = _sample(plain, trained.data.split("select")[0])
-    return save_model(target, stages.spec(True, metrics=dict(figures)), *parts, sample)
+    return save_model(target, stages.spec(True, metrics=dict(figures)), *parts, sample, [*before, *seen])
 
 
 def _sample(model: Path, region: PreparedRegion) -> Sample:

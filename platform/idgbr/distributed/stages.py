@@ -129,7 +129,12 @@ class Stages:
             sampler=config.sampler,
             coarse=config.coarse,
             refiner=config.refiner if refined else None,
-            provenance={"fingerprint": self.data.fingerprint, "commit": commit(), **versions()},
+            provenance={
+                "fingerprint": self.data.fingerprint,
+                "licence": config.data.licence,
+                "commit": commit(),
+                **versions(),
+            },
             **extra,
         )
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from idgbr.evaluation.region import iou_per_class, mean, ratio
-from idgbr.evaluation.scores import Score, boundary_iou
+from idgbr.evaluation.pieces import Statistic, pieces_of
+from idgbr.evaluation.scores import Score
 from idgbr.evaluation.tally import Tally
-
-Statistic = Callable[[np.ndarray], np.ndarray]
-"""From counts pooled over blocks, (R, ...), to one figure per resample, (R,)."""
 
 
 class Interval(BaseModel):
@@ -76,6 +71,25 @@ def paired_interval(
     return Interval(metric=metric, difference=difference, low=low, high=high, units=units)
 
 
+def compare(
+    before: Tally,
+    after: Tally,
+    figure: str,
+    class_id: int | None = None,
+    repeats: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Interval of after minus before in one figure, see `pieces_of`.
+
+    Raises:
+        ValueError: the tallies are of different regions, or no such figure.
+    """
+    if before.regions != after.regions:
+        raise ValueError("the two tallies are of different regions")
+    a, b = pieces_of(before, figure, class_id), pieces_of(after, figure, class_id)
+    return paired_interval(a.counts, b.counts, a.statistic, repeats, seed, figure)
+
+
 def intervals(coarse: Tally, refined: Tally, repeats: int = 1000, seed: int = 0) -> list[Interval]:
     """Intervals of refined minus coarse in WFm(3) edge, boundary IoU and mIoU.
 
@@ -84,19 +98,4 @@ def intervals(coarse: Tally, refined: Tally, repeats: int = 1000, seed: int = 0)
     Raises:
         ValueError: the tallies are of different regions.
     """
-    if coarse.regions != refined.regions:
-        raise ValueError("the two tallies are of different regions")
-    edge = [np.stack([np.nan_to_num(t.wfm[:, 0, 0]), ~np.isnan(t.wfm[:, 0, 0])], axis=-1) for t in (coarse, refined)]
-    with_edges = edge[0][:, 1] > 0
-    labelled = coarse.confusion.sum((1, 2)) > 0
-    pieces: list[tuple[str, np.ndarray, np.ndarray, Statistic]] = [
-        ("wfm3_edge", edge[0][with_edges], edge[1][with_edges], lambda s: ratio(s[..., 0], s[..., 1])),
-        (
-            "boundary_iou",
-            coarse.boundary_iou[labelled],
-            refined.boundary_iou[labelled],
-            lambda s: mean(boundary_iou(s)),
-        ),
-        ("miou", coarse.confusion[labelled], refined.confusion[labelled], lambda s: mean(iou_per_class(s))),
-    ]
-    return [paired_interval(a, b, statistic, repeats, seed, name) for name, a, b, statistic in pieces]
+    return [compare(coarse, refined, f, None, repeats, seed) for f in ("wfm3_edge", "boundary_iou", "miou")]

@@ -81,6 +81,12 @@ def iou_per_class(counts: np.ndarray) -> np.ndarray:
     return ratio(right, true + said - right)
 
 
+def f1_per_class(counts: np.ndarray) -> np.ndarray:
+    """F1, (..., K) float64 of counts (..., K, K or K + 1); NaN for classes nobody has."""
+    right = np.diagonal(counts, axis1=-2, axis2=-1)
+    return ratio(2 * right, counts.sum(-1) + counts[..., : counts.shape[-2]].sum(-2))
+
+
 @dataclass(frozen=True)
 class RegionScores:
     """Figures of one confusion matrix, each in 0..1 (kappa in -1..1); NaN where nothing was labelled.
@@ -104,7 +110,7 @@ class RegionScores:
         right = np.diagonal(counts)
         said = counts[:, : counts.shape[0]].sum(0)
         iou = iou_per_class(counts)
-        f1 = ratio(2 * right, true + said)
+        f1 = f1_per_class(counts)
         accuracy = float(ratio(right.sum(), np.asarray(total)))
         if total:
             chance = float((true / total * (said / total)).sum())

@@ -29,6 +29,7 @@ from idgbr.models.refiner import Refiner
 FORMAT_VERSION = 1
 SPEC_FILE = "model.json"
 SAMPLE_FILE = "sample.npz"
+SEEN_FILE = "seen.json"
 _WEIGHTS = "model.safetensors"
 _ARCHITECTURE = "config.json"
 
@@ -83,8 +84,17 @@ def save_model(
     coarse: nn.Module | None,
     refiner: Refiner | None,
     sample: Sample | None = None,
+    seen: Sequence[str] | None = None,
 ) -> Path:
     """Write a model folder, at once or not at all; an existing one is replaced.
+
+    Args:
+        folder: where to.
+        spec: the description.
+        coarse: stage 1.
+        refiner: stage 2.
+        sample: the model's own smoke test.
+        seen: hashes of the ground it was trained and tuned on, see `datasets.ground`.
 
     Returns:
         The folder.
@@ -103,6 +113,8 @@ def save_model(
             refiner.save_config(made / "refiner")
         if sample is not None:
             np.savez_compressed(made / SAMPLE_FILE, image=sample.image, expected=sample.expected)
+        if seen is not None:
+            (made / SEEN_FILE).write_text(json.dumps(sorted(set(seen))))
         (made / SPEC_FILE).write_text(spec.model_dump_json(indent=1))
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
@@ -197,6 +209,12 @@ def load_sample(folder: str | Path) -> Sample | None:
         return None
     with np.load(path) as arrays:
         return Sample(arrays["image"], arrays["expected"])
+
+
+def load_seen(folder: str | Path) -> list[str] | None:
+    """Hashes of the ground the model was trained and tuned on; None where it does not say."""
+    path = Path(folder) / SEEN_FILE
+    return list(json.loads(path.read_text())) if path.is_file() else None
 
 
 def _fill(module: nn.Module, state: dict[str, Any], folder: str | Path, part: str) -> None:

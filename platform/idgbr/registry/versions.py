@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +22,9 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 from idgbr.errors import UserError
+from idgbr.evaluation.bootstrap import Interval
 from idgbr.models.package import load_spec
+from idgbr.registry.card import keep_card, model_card
 from idgbr.registry.store import absolute_uri, connect, experiment_id
 
 CHALLENGER = "challenger"
@@ -61,8 +63,9 @@ def register(
     uri: str,
     run_id: str | None = None,
     experiment: str = "idgbr",
+    intervals: Sequence[Interval] = (),
 ) -> str:
-    """Registers a model folder as the next version of a model and gives it the alias `challenger`.
+    """Registers a model folder as the next version of a model, with its card, and gives it the alias `challenger`.
 
     A folder with the content of an existing version is that version: a command that is run again adds none.
 
@@ -74,6 +77,7 @@ def register(
         uri: The store.
         run_id: The run the model came from; without one a run is made for it.
         experiment: Experiment of that run.
+        intervals: Changes against the coarse map, for the card.
 
     Returns:
         The version, for example "3".
@@ -85,7 +89,8 @@ def register(
     client = connect(uri)
     content = _content(folder)
     version = next((v.version for v in _versions(client, name) if v.tags.get(CONTENT_TAG) == content), None)
-    if version is None:
+    new = version is None
+    if new:
         with _active_run(client, uri, run_id, experiment, name):
             logged = mlflow.pyfunc.log_model(
                 name="model",
@@ -96,11 +101,16 @@ def register(
                 pip_requirements=requirements(),
                 registered_model_name=name,
             )
-        version = str(logged.registered_model_version)
-    for key, value in _version_tags(load_spec(folder).metrics if metrics is None else metrics, tags, content).items():
+        version = logged.registered_model_version
+    version = str(version)
+    spec = load_spec(folder)
+    figures = spec.metrics if metrics is None else metrics
+    for key, value in _version_tags(figures, tags, content).items():
         client.set_model_version_tag(name, version, key, value)
+    if new:  # the card of an existing one may hold a verdict
+        keep_card(client, name, version, model_card(f"{name}/{version}", spec, dict(tags or {}), figures, intervals))
     client.set_registered_model_alias(name, CHALLENGER, version)
-    return str(version)
+    return version
 
 
 def resolve(model: str, uri: str) -> tuple[Path, str]:

@@ -1,0 +1,74 @@
+"""The model card of a registered version: what it is, what it learnt from, how good it is, where it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from jinja2 import Environment, PackageLoader
+from mlflow import MlflowClient
+
+from idgbr.evaluation.bootstrap import Interval
+from idgbr.evaluation.result import describe, heading_of, percent
+from idgbr.models.package import ModelSpec
+
+CARD_FILE = "model_card.md"
+_GATE = "\n## Gate\n"
+_DESCRIPTION = 5000
+"""Most characters of a version's description that every store takes."""
+
+
+def model_card(
+    label: str,
+    spec: ModelSpec,
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+    intervals: Sequence[Interval] = (),
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        label: NAME/VERSION.
+        spec: the model's description.
+        tags: of the version: `data` and `run` are used.
+        metrics: figures in 0..1; those of the coarse map are named coarse_FIGURE.
+        intervals: changes against the coarse map.
+    """
+    # Markdown, not HTML: escaping would only disfigure it.
+    environment = Environment(
+        loader=PackageLoader("idgbr.registry"), autoescape=False, trim_blocks=True, lstrip_blocks=True
+    )
+    worse = metrics.get("repair_worse")
+    return environment.get_template(f"{CARD_FILE}.j2").render(
+        label=label,
+        spec=spec,
+        tags=dict(tags),
+        metrics=[
+            f"{heading_of(name)}: {percent(value)}"
+            + (f" (coarse map: {percent(metrics[f'coarse_{name}'])})" if f"coarse_{name}" in metrics else "")
+            for name, value in metrics.items()
+            if not name.startswith("coarse_")
+        ],
+        intervals=[f"{heading_of(i.metric)}: {describe(i)}" for i in intervals if i.difference is not None],
+        worse=f"{percent(worse)} %" if worse else "",
+    )
+
+
+def keep_card(client: MlflowClient, name: str, version: str, card: str) -> None:
+    """Writes a card to a version: as its description, and as a file among its run's artifacts."""
+    client.update_model_version(name, version, description=card[:_DESCRIPTION])
+    run_id = client.get_model_version(name, version).run_id
+    if run_id:
+        client.log_text(run_id, card, f"versions/{name}-{version}/{CARD_FILE}")
+
+
+def add_verdict(client: MlflowClient, name: str, version: str, verdict: str) -> None:
+    """Adds what the gate found to a version's card, in place of what an earlier gate did.
+
+    Args:
+        client: the store.
+        name: the registered model.
+        version: its version.
+        verdict: what was found, in Markdown.
+    """
+    card = client.get_model_version(name, version).description or ""
+    keep_card(client, name, version, f"{card.partition(_GATE)[0].rstrip()}\n{_GATE}\n{verdict}\n")

@@ -1,0 +1,131 @@
+"""One change of a model's aliases at a time: MLflow has no compare-and-swap, so the store, or what is beside it, locks.
+
+What serves as the lock follows the store. SQLite: a lock file beside the database. PostgreSQL: an advisory lock on a
+session of its own. Both are gone with the process that held them. An MLflow server offers neither; what it does do
+atomically is to create a registered model of a given name, so a model `NAME.promotion` is the lock, made to take it and
+deleted to give it back. Nobody can tell a dead holder from a slow one there: a lock that was left behind is not broken,
+the message names its holder and how to remove it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import sqlalchemy
+from filelock import FileLock, Timeout
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from sqlalchemy.exc import DBAPIError
+
+from idgbr.errors import UserError
+from idgbr.registry.store import absolute_uri, connect
+
+WAIT = 60.0
+"""Seconds to wait for another promotion; what is done under the lock takes a few."""
+_PAUSE = 0.5
+
+
+@contextmanager
+def promotion_lock(uri: str, name: str, wait: float = WAIT) -> Iterator[None]:
+    """Holds the one lock on a registered model's aliases.
+
+    Args:
+        uri: the store.
+        name: the registered model.
+        wait: seconds to wait for whoever holds it.
+
+    Raises:
+        UserError: it is still held after that, or the store is of a kind that no lock is known for.
+    """
+    uri = absolute_uri(uri)
+    kind = uri.partition("://")[0].partition("+")[0]
+    if kind == "sqlite":
+        with _file(Path(uri.removeprefix("sqlite:///")), name, wait):
+            yield
+    elif kind in ("postgresql", "postgres"):
+        with _advisory(uri, name, wait):
+            yield
+    elif kind in ("http", "https"):
+        with _by_name(connect(uri), name, wait):
+            yield
+    else:
+        raise UserError(
+            f"tracking.uri: promotions are not safe on {kind}://, no lock is known for it; expected an MLflow server "
+            "(http://, https://), postgresql:// or sqlite:///"
+        )
+
+
+@contextmanager
+def _file(database: Path, name: str, wait: float) -> Iterator[None]:
+    path = database.with_name(f"{database.name}.{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=wait)
+    except Timeout:
+        raise UserError(f"{name}: another promotion still holds {path} after {wait:g} s; try again later") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _advisory(uri: str, name: str, wait: float) -> Iterator[None]:
+    # 63 bits of the name: the server knows advisory locks by number.
+    key = int.from_bytes(hashlib.sha256(f"idgbr promotion {name}".encode()).digest()[:8], "big") >> 1
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as session:
+        session.execute(sqlalchemy.text(f"SET lock_timeout = {int(wait * 1000)}"))
+        try:
+            session.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": key})
+        except DBAPIError as error:
+            if "lock timeout" not in str(error):
+                raise
+            raise UserError(f"{name}: another promotion still holds its lock after {wait:g} s; try later") from None
+        try:
+            yield
+        finally:
+            session.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+
+
+@contextmanager
+def _by_name(client: MlflowClient, name: str, wait: float) -> Iterator[None]:
+    lock = f"{name}.promotion"
+    holder = (
+        f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    )
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            client.create_registered_model(lock, description=f"Held while aliases of {name} move: {holder}")
+            break
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"{name}: another promotion still holds its lock after {wait:g} s ({_held(client, lock)}). If that "
+                f"process is gone, delete the registered model {lock} in MLflow and try again"
+            )
+        time.sleep(_PAUSE)
+    try:
+        yield
+    finally:
+        client.delete_registered_model(lock)
+
+
+def _held(client: MlflowClient, lock: str) -> str:
+    try:
+        return client.get_registered_model(lock).description.partition(": ")[2]
+    except MlflowException:
+        return "it was given back just now"

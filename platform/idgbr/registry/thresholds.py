@@ -1,0 +1,54 @@
+"""The rules that need no champion, said in MLflow's own words: floors and ceilings of single figures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import mlflow
+from mlflow.models import EvaluationResult, MetricThreshold
+from mlflow.models.evaluation.validation import ModelValidationFailedException
+
+from idgbr.config.tree import GateConfig
+from idgbr.evaluation.result import heading_of
+from idgbr.evaluation.verdict import Rule
+
+logging.getLogger(mlflow.models.evaluation.validation.__name__).setLevel(logging.WARNING)  # each rule says how it went
+
+_PLAIN = {"seconds_per_megapixel", "megabytes"}
+"""Figures that are no shares."""
+
+
+def absolute_rules(figures: Mapping[str, float], gate: GateConfig) -> list[Rule]:
+    """Floors and ceilings, each validated by MLflow.
+
+    Args:
+        figures: the challenger's, by name; one that is missing, because there was nothing to measure, passes nothing.
+        gate: the rules.
+    """
+    rules = []
+    for kind, limits, higher in (("floor", gate.floors, True), ("ceiling", gate.ceilings, False)):
+        for figure, limit in limits.items():
+            threshold = MetricThreshold(threshold=float(limit), greater_is_better=higher)
+            found = figures.get(figure)
+            said = f"{heading_of(figure)}: found {_shown(figure, found)}; wanted at {'least' if higher else 'most'} "
+            said += _shown(figure, float(limit))
+            passed = found is not None and _holds(figure, found, threshold)
+            rules.append(Rule(kind=kind, figure=figure, passed=passed, said=said))  # type: ignore[arg-type]
+    return rules
+
+
+def _holds(figure: str, value: float, threshold: MetricThreshold) -> bool:
+    """Asked one figure at a time: of several MLflow says which failed in one text only."""
+    result = EvaluationResult(metrics={figure: value}, artifacts={})
+    try:
+        mlflow.validate_evaluation_results({figure: threshold}, result)
+    except ModelValidationFailedException:
+        return False
+    return True
+
+
+def _shown(figure: str, value: float | None) -> str:
+    if value is None:
+        return "nothing to measure"
+    return f"{value:.4g}" if figure in _PLAIN else f"{100 * value:.2f} %"
