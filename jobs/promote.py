@@ -1,11 +1,11 @@
 """Put the challenger of a registered model through the gate; it becomes champion only if it passes.
 
     python jobs/promote.py --model idgbr-demo
-    python jobs/promote.py --model idgbr-demo --config configs/gate.yaml
+    python jobs/promote.py --model idgbr-kampala --config configs/kampala.yaml
     python jobs/promote.py --model idgbr-demo --status
     python jobs/promote.py --model idgbr-demo --rollback
     ray job submit --working-dir . --runtime-env configs/runtime_env.yaml -- \
-        python jobs/promote.py --model idgbr-demo --config configs/gate.yaml
+        python jobs/promote.py --model idgbr-kampala --config configs/kampala.yaml
 
 Challenger and champion are measured on the gate's scenes, which neither may have seen; a running endpoint follows the
 alias. Ends with 1 where the challenger is refused: its version then holds the report and says why. Without --config the

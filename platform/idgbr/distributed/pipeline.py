@@ -19,6 +19,7 @@ from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.coarse_maps import coarse_maps
 from idgbr.distributed.data import PreparedData, prepare_data, spread
 from idgbr.distributed.evaluation import evaluate_maps, headline, refined_maps
+from idgbr.distributed.promotion import promote
 from idgbr.distributed.session import start_ray
 from idgbr.distributed.stage import run_name
 from idgbr.distributed.stages import Folders, Stages, Trained
@@ -48,12 +49,16 @@ class Outcome:
 
 
 def run_pipeline(config: Experiment, fresh: bool = False, start: str = "") -> Outcome:
-    """Prepare, train both stages, map and evaluate the test split, register, leaving out what was done before.
+    """Prepare, train both stages, map and evaluate the test split, register, leaving out what was done before; then,
+    where `gate.promote` says so, put the version through the gate.
 
     Args:
         config: the experiment.
         fresh: do everything again but the preparation.
         start: model to start from, models:/NAME@ALIAS or a folder.
+
+    Raises:
+        Refused: the version is registered, and did not pass the gate.
     """
     return _run(config, fresh, start, evaluate=True)
 
@@ -98,6 +103,8 @@ def _run(config: Experiment, fresh: bool, start: str, evaluate: bool) -> Outcome
         str(place / "maps") if result else "",
     )
     _say(outcome, result, time.monotonic() - began)
+    if evaluate and config.gate.promote:
+        promote(config, name)
     return outcome
 
 
@@ -191,7 +198,7 @@ def _sample(model: Path, region: PreparedRegion) -> Sample:
 
 def _name(config: Experiment, data: PreparedData, start: str) -> str:
     """Name of the parent run: what it learns and measures, not where."""
-    identity: dict[str, Any] = config.model_dump(mode="json", exclude={"resources", "tracking", "data"})
+    identity: dict[str, Any] = config.model_dump(mode="json", exclude={"resources", "tracking", "data", "gate"})
     identity |= {"fingerprint": data.fingerprint, "start": start, "sampling": config.data.sampling.model_dump()}
     identity |= {"augmentation": config.data.augmentation.model_dump(), "bands": config.data.bands}
     return run_name(config.data.name, "experiment", json.loads(json.dumps(identity)))
