@@ -15,10 +15,11 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 export MPLBACKEND ?= Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo serve test test-slow lint clean
 
 help:
 	@echo "make demo       train, evaluate and refine on synthetic scenes (about 15 minutes on 2 cores)"
+	@echo "make serve      the demo's model behind http://127.0.0.1:8000, with a page to look at"
 	@echo "make test       ruff, mypy, import-linter, tests (under 20 minutes)"
 	@echo "make test-slow  the tests that take minutes each"
 	@echo "make clean      remove the virtual environment"
@@ -36,6 +37,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: $(STAMP)
 	$(BIN)/python jobs/pipeline.py --config configs/demo.yaml
+
+serve: $(STAMP)
+	$(BIN)/python -m serve_apps.run --config configs/serve/local.yaml
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

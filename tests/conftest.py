@@ -19,6 +19,7 @@ from idgbr.config.tree import (
     SamplerConfig,
 )
 from idgbr.datasets.normalisation import Normalisation
+from idgbr.inference.predictor import Predictor
 from idgbr.models.coarse import build_coarse
 from idgbr.models.package import ModelSpec, Sample, save_model
 from idgbr.models.refiner import Refiner
@@ -74,5 +75,9 @@ def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         refiner=refiner,
     )
     parts = build_coarse(coarse, 3, 3, pretrained=False), Refiner(3, 3, refiner.model_dump(), pretrained=False)
-    sample = Sample(np.zeros((3, 8, 8), np.uint8), np.ones((8, 8), np.uint8))
-    return save_model(tmp_path_factory.mktemp("model") / "toy", spec, *parts, sample)
+    folder = save_model(tmp_path_factory.mktemp("model") / "toy", spec, *parts)
+    image = np.random.default_rng(0).integers(0, 255, (3, 64, 64), dtype=np.uint8)
+    valid, predictor = np.ones((1, 64, 64), bool), Predictor(folder)
+    refined = predictor.refine(image[None], valid, predictor.coarse(image[None], valid), np.zeros((1, 2), np.int64))
+    sample = Sample(image, refined.probabilities[0].argmax(0).astype(np.uint8))
+    return save_model(folder, spec, *parts, sample)

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 HERE = str(Path(__file__).parent)
+ROOT = str(Path(__file__).parents[2])
 sys.path.insert(0, HERE)
 
 
 @pytest.fixture(scope="session")
 def worker_path() -> Iterator[None]:
-    """Workers, and processes a test starts, import this folder's helpers as the tests do."""
+    """Workers, and processes a test starts, import this folder's helpers and the deployments as the tests do."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (before, HERE) if part)
+    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (before, HERE, ROOT) if part)
     yield
     if before is None:
         del os.environ["PYTHONPATH"]

@@ -17,6 +17,7 @@ from idgbr import IGNORE
 from idgbr.config.tree import Precision, ResourcesConfig, SamplerConfig, WindowsConfig
 from idgbr.distributed.progress import Progress
 from idgbr.distributed.source import Columns, TaskSource, ordered_dataset
+from idgbr.inference.planes import given_coarse
 from idgbr.raster.blending import StripBlender
 from idgbr.raster.grid import Grid, Window
 from idgbr.raster.scene import SceneProfile
@@ -86,10 +87,7 @@ def _predict(predictor: Any, part: str, sampler: SamplerConfig | None, columns: 
     images, valid = columns["image"], columns["valid"].astype(bool)
     if part == "coarse":
         return np.asarray(predictor.coarse(images, valid))
-    coarse = columns["coarse"]
-    wanted = predictor.spec.refiner.coarse_input
-    only_ids = wanted == "ids" or coarse.shape[1] == 1
-    given = coarse[:, 0] if only_ids else coarse[:, 1:].astype(np.float32) / 255.0
+    given = given_coarse(columns["coarse"], predictor.spec.refiner.coarse_input)
     origins = np.stack([columns["row"], columns["col"]], axis=1)
     refined = predictor.refine(images, valid, given, origins, sampler)
     return np.concatenate([refined.probabilities, refined.uncertainty[:, None]], axis=1)

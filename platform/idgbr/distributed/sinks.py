@@ -13,6 +13,7 @@ import numpy as np
 from idgbr import IGNORE
 from idgbr.config.tree import ClassSpec
 from idgbr.distributed.scenes import Source
+from idgbr.inference.planes import to_planes
 from idgbr.raster.cog import BandSpec, CogWriter
 from idgbr.raster.grid import Grid, Window
 from idgbr.raster.vectors import burn, read_polygons
@@ -45,9 +46,7 @@ class CoarseSink:
 
     def write(self, row0: int, values: np.ndarray) -> None:
         probabilities, valid = values[:-1], values[-1] > 0.5
-        ids = np.where(valid, probabilities.argmax(0), IGNORE)[None].astype(np.uint8)
-        scaled = np.where(valid, np.rint(probabilities.clip(0, 1) * 255), 0).astype(np.uint8)
-        self._writer.write(row0, np.concatenate([ids, scaled]))
+        self._writer.write(row0, to_planes(probabilities, valid))
 
 
 class MapSink:

@@ -62,13 +62,36 @@ def polygonise(
     grid = scene.grid()
     pixels, valid = scene.read(grid.window)
     ids = np.where(valid, pixels[0], IGNORE).astype(np.uint8)
-    pixel_area = (grid.gsd or 1.0) ** 2
-    least = min_area_m2 / pixel_area
-    frame = _frame(_sieved(ids, least), grid, classes, simplify, set(drop), least, pixel_area)
-    if suffix == ".geojson" and frame.crs is not None:
-        frame = frame.to_crs("OGC:CRS84").set_crs("EPSG:4326", allow_override=True)
+    frame = class_polygons(ids, grid, classes, min_area_m2, simplify, drop)
+    if suffix == ".geojson":
+        frame = in_degrees(frame)
     _write(frame, os.fspath(out_path), DRIVERS[suffix])
     return len(frame)
+
+
+def class_polygons(
+    ids: np.ndarray,
+    grid: Grid,
+    classes: Sequence[tuple[int, str, str]],
+    min_area_m2: float,
+    simplify: float = 0.0,
+    drop: Collection[int] = (),
+) -> gpd.GeoDataFrame:
+    """The polygons of a class map in memory, (H, W) uint8 with 255 as nodata; see `polygonise`.
+
+    Returns:
+        class_id, class, colour, area_m2 and geometry, in the grid's CRS.
+    """
+    pixel_area = (grid.gsd or 1.0) ** 2
+    least = min_area_m2 / pixel_area
+    return _frame(_sieved(ids, least), grid, classes, simplify, set(drop), least, pixel_area)
+
+
+def in_degrees(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Longitude and latitude, as GeoJSON wants them; a frame without a CRS stays as it is."""
+    if frame.crs is None:
+        return frame
+    return frame.to_crs("OGC:CRS84").set_crs("EPSG:4326", allow_override=True)
 
 
 def _sieved(ids: np.ndarray, least: float) -> np.ndarray:

@@ -28,9 +28,20 @@ class Source:
         nodata: value that marks pixels without data, None when there is none.
     """
 
-    def __init__(self, uri: str, nodata: float | None, factor: float | None, nearest: bool) -> None:
+    def __init__(
+        self, uri: str, nodata: float | None, factor: float | None, nearest: bool, driver: str | None = None
+    ) -> None:
+        """Opens a file.
+
+        Args:
+            uri: its address.
+            nodata: overrides the file's nodata value.
+            factor: pixels are read this many times as large.
+            nearest: resample class ids, which must not be averaged.
+            driver: GDAL's name of the one format it may be; None lets GDAL find out.
+        """
         self.uri = uri
-        self.file = _open(uri)
+        self.file = _open(uri, driver)
         self.native = grid_of(self.file)
         self.nodata = nodata if nodata is not None else self.file.nodata
         self._alpha = next((i for i, c in enumerate(self.file.colorinterp, 1) if c == ColorInterp.alpha), None)
@@ -146,14 +157,14 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _open(uri: str) -> rasterio.io.DatasetReader:
+def _open(uri: str, driver: str | None) -> rasterio.io.DatasetReader:
     path = gdal_path(uri)
     if not is_remote(uri) and not os.path.exists(path):
         raise UserError(f"{uri}: no such file. Expected a raster image; check the path.")
     if not is_remote(uri) and os.path.isdir(path):
         raise UserError(f"{uri}: is a folder. Expected a raster image; name a file in it or a pattern.")
     try:
-        dataset = open_quietly(uri)
+        dataset = open_quietly(uri, **({"driver": driver} if driver else {}))
     except GDAL_ERRORS as error:
         raise UserError(
             f"{uri}: cannot be opened as a raster ({reason(error)}). Expected an image GDAL can read, like GeoTIFF."

@@ -1,0 +1,275 @@
+"""Images that arrive as bytes from strangers: recognised by content, measured before they are decoded, then read.
+
+A body is handed to the one GDAL driver its first bytes stand for. Left to choose, GDAL would also take it for formats
+that name other files and addresses (VRT and its kin), and open these.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.io import MemoryFile
+
+from idgbr import IGNORE
+from idgbr.errors import UserError
+from idgbr.raster.gdal import GDAL_ERRORS, gdal_env, open_quietly
+from idgbr.raster.grid import IDENTITY, Grid
+from idgbr.raster.source import Source, reason
+
+Fault = Literal["format", "damaged", "size", "content"]
+"""What is wrong: not a format that is read, not readable, too much of it, or readable but of no use."""
+
+_MAGIC = {
+    b"II*\x00": "GTiff",
+    b"MM\x00*": "GTiff",
+    b"II+\x00": "GTiff",
+    b"MM\x00+": "GTiff",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"\x93NUMPY": "npy",
+}
+FORMATS = "GeoTIFF (COG included), PNG, JPEG or .npy"
+
+
+class BadImage(UserError):
+    """A body that is not the image that is wanted.
+
+    Attributes:
+        fault: what kind of wrong.
+    """
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault: Fault = fault
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BadImage, (self.fault, str(self))
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """The largest image that is decoded.
+
+    Attributes:
+        pixels: rows times columns.
+        bands: bands of the file, whether they are read or not.
+    """
+
+    pixels: int = 16 * 2**20
+    bands: int = 16
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image.
+
+    Attributes:
+        pixels: (B, H, W) in its own dtype; 0 where a value was not finite.
+        valid: (H, W) bool.
+        grid: size and georeference; the identity without CRS where it has none.
+    """
+
+    pixels: NDArray
+    valid: NDArray[np.bool_]
+    grid: Grid
+
+
+def image_format(body: bytes, what: str = "image") -> str:
+    """The format the first bytes stand for: GDAL's driver name, or npy.
+
+    Raises:
+        BadImage: empty, or none of the formats that are read.
+    """
+    if not body:
+        raise BadImage("damaged", f"{what}: is empty; expected {FORMATS}")
+    for magic, name in _MAGIC.items():
+        if body.startswith(magic):
+            return name
+    raise BadImage("format", f"{what}: begins with {body[:8]!r}, which no known format does; expected {FORMATS}")
+
+
+def decode_image(
+    body: bytes, bands: Sequence[int | str], limits: ImageLimits, model_gsd: float | None = None, factor: float = 1.5
+) -> Picture:
+    """Decode an image as `Scene.read` reads a file: the same bands, validity and dtype.
+
+    Args:
+        body: the file's bytes; .npy holds (B, H, W), or (H, W, B) where only that fits the bands.
+        bands: 1-based indices or names, in the order wanted.
+        limits: checked against the header, before a pixel is decoded.
+        model_gsd: ground sample distance in metres the image should have, if known and if it has one.
+        factor: by how much it may be off.
+
+    Raises:
+        BadImage: see `Fault`.
+    """
+    if image_format(body) == "npy":
+        return _from_array(_read_npy(body, limits, "image"), bands)
+    with _opened(body, limits, "image") as source:
+        _check_scale(source.native.gsd, model_gsd, factor)
+        return _read(source, bands, "image")
+
+
+def decode_coarse(body: bytes, image: Grid, classes: int, limits: ImageLimits) -> NDArray[np.uint8]:
+    """Decode somebody's coarse map of an image: class ids, nodata as IGNORE.
+
+    Args:
+        body: the file's bytes, one band of class ids; .npy holds (H, W).
+        image: grid of the image it belongs to.
+        classes: how many the model has.
+        limits: as for the image.
+
+    Returns:
+        (1, H, W).
+
+    Raises:
+        BadImage: of another size or place than the image, or with ids the model does not know.
+    """
+    if image_format(body, "coarse map") == "npy":
+        array = _read_npy(body, limits, "coarse map")
+        ids = array[0] if array.ndim == 3 and array.shape[0] == 1 else array
+        if ids.ndim != 2:
+            raise BadImage("content", f"coarse map: shape {array.shape}; expected class ids, (H, W)")
+        picture = Picture(ids[None], np.isfinite(ids), Grid(None, IDENTITY, *ids.shape))
+    else:
+        with _opened(body, limits, "coarse map") as source:
+            if source.file.count != 1:
+                raise BadImage(
+                    "content",
+                    f"coarse map: {source.file.count} bands; expected one band of class ids (no colours: a palette "
+                    "PNG or a single-band GeoTIFF)",
+                )
+            picture = _read(source, (1,), "coarse map")
+    differences = image.same_as(picture.grid, "image", "coarse map")
+    if differences:
+        raise BadImage("content", f"coarse map: does not lie on the image: {'; '.join(differences)}")
+    ids = np.where(picture.valid, picture.pixels[0], IGNORE)
+    wrong = np.setdiff1d(np.unique(ids), [*range(classes), IGNORE])
+    if wrong.size:
+        raise BadImage(
+            "content", f"coarse map: value {wrong[0]} is no class id; expected 0..{classes - 1}, or {IGNORE} for nodata"
+        )
+    return ids[None].astype(np.uint8)
+
+
+@contextmanager
+def _opened(body: bytes, limits: ImageLimits, what: str) -> Iterator[Source]:
+    driver = image_format(body, what)
+    with gdal_env("/vsimem/"), MemoryFile(body) as file:
+        try:
+            # The header alone: nothing is decoded before the limits are kept.
+            with open_quietly(file.name, driver=driver) as header:
+                _check_size(header, limits, what)
+            source = Source(file.name, None, None, False, driver)
+        except GDAL_ERRORS as error:
+            raise BadImage("damaged", f"{what}: cannot be opened as {driver} ({_brief(error, file.name)})") from error
+        except BadImage:
+            raise
+        except UserError as error:
+            raise BadImage("content", f"{what}: {_brief(error, file.name)}") from error
+        try:
+            yield source
+        except BadImage:
+            raise
+        except UserError as error:
+            fault: Fault = "damaged" if "truncated or damaged" in str(error) else "content"
+            raise BadImage(fault, f"{what}: {_brief(error, file.name)}") from error
+        finally:
+            source.close()
+
+
+def _check_size(file: rasterio.io.DatasetReader, limits: ImageLimits, what: str) -> None:
+    _check_extent(file.height, file.width, file.count, limits, what)
+    # A file may ask for decoding more than itself at once: its blocks.
+    if math.prod(file.block_shapes[0]) > max(limits.pixels, 2**22):
+        raise BadImage("size", f"{what}: its blocks are {file.block_shapes[0]} px; expected tiles of 256 or 512")
+    if np.dtype(file.dtypes[0]).kind not in "uif" or len(set(file.dtypes)) != 1:
+        raise BadImage("content", f"{what}: pixels are {file.dtypes}; expected integers or real numbers of one type")
+
+
+def _check_extent(height: int, width: int, bands: int, limits: ImageLimits, what: str) -> None:
+    if height < 1 or width < 1:
+        raise BadImage("content", f"{what}: {height} x {width} px; expected at least one pixel")
+    if height * width > limits.pixels:
+        raise BadImage(
+            "size",
+            f"{what}: {height} x {width} px are {height * width:,}; at most {limits.pixels:,} are "
+            "taken. Send parts of it, or use jobs/refine.py, which takes any size",
+        )
+    if bands > limits.bands:
+        raise BadImage("size", f"{what}: {bands} bands; at most {limits.bands} are taken")
+
+
+def _read(source: Source, bands: Sequence[int | str], what: str) -> Picture:
+    known = source.indexes(tuple(bands))
+    pixels, valid = source.read(source.native.window, known)
+    if not valid.any():
+        raise BadImage("content", f"{what}: not one valid pixel; all are nodata, transparent or not finite")
+    return Picture(pixels, valid, source.native)
+
+
+def _check_scale(gsd: float | None, wanted: float | None, factor: float) -> None:
+    if gsd is None or wanted is None or 1 / factor <= gsd / wanted <= factor:
+        return
+    raise BadImage(
+        "content",
+        f"image: ground sample distance {gsd:.3g} m; the model was trained at {wanted:.3g} m (a factor {factor} is "
+        f"accepted). Resample it to {wanted:.3g} m first (gdalwarp -tr)",
+    )
+
+
+def _read_npy(body: bytes, limits: ImageLimits, what: str) -> NDArray:
+    """An array whose header kept the limits; never one of Python objects."""
+    stream = io.BytesIO(body)
+    try:
+        version = np.lib.format.read_magic(stream)
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = reader(stream)
+    except (ValueError, KeyError, TypeError, SyntaxError, EOFError) as error:
+        raise BadImage("damaged", f"{what}: not a readable .npy header ({str(error)[:200]})") from error
+    if dtype.kind not in "uif" or dtype.hasobject:
+        raise BadImage("content", f"{what}: pixels are {dtype}; expected integers or real numbers")
+    if len(shape) not in (2, 3):
+        raise BadImage("content", f"{what}: an array of shape {shape}; expected (B, H, W)")
+    least = min(shape) if len(shape) == 3 else 1
+    sides = sorted(shape)[-2:]
+    _check_extent(sides[0], sides[1], least, limits, what)
+    if len(body) - stream.tell() != math.prod(shape) * dtype.itemsize:
+        raise BadImage(
+            "damaged",
+            f"{what}: {len(body) - stream.tell()} bytes of pixels; shape {shape} of {dtype} needs "
+            f"{math.prod(shape) * dtype.itemsize}",
+        )
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _from_array(array: NDArray, bands: Sequence[int | str]) -> Picture:
+    if array.ndim == 2:
+        array = array[None]
+    if array.shape[0] != len(bands) and array.shape[2] == len(bands):
+        array = np.moveaxis(array, -1, 0)
+    if array.shape[0] != len(bands):
+        raise BadImage(
+            "content",
+            f"image: an array of shape {array.shape}; the model takes ({len(bands)}, H, W)",
+        )
+    finite = np.isfinite(array).all(axis=0)
+    if not finite.any():
+        raise BadImage("content", "image: not one pixel is finite")
+    pixels = np.where(np.isfinite(array), array, 0).astype(array.dtype.newbyteorder("="))
+    return Picture(pixels, finite, Grid(None, IDENTITY, *finite.shape))
+
+
+def _brief(error: BaseException, name: str) -> str:
+    """The error's words without the address of the file in memory."""
+    folder = name.rpartition("/")[0]
+    return reason(error).replace(f"{name}: ", "").replace(name, "the file").replace(folder, "")

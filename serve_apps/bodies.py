@@ -1,0 +1,77 @@
+"""Bodies of requests, read within limits of size and time: an image as it is, or parts of a form."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from serve_apps.messages import ProblemError
+from serve_apps.settings import LimitArgs
+
+PARTS = ("image", "coarse")
+
+
+async def read_body(request: Request, limits: LimitArgs) -> tuple[bytes, bytes | None]:
+    """The image, and the caller's coarse map if there is one.
+
+    Raises:
+        ProblemError: 400 not a form that can be read, 408 too slow, 413 too large.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limits.body_mb * 1e6:
+        raise _too_large(limits)
+    try:
+        async with asyncio.timeout(limits.body_s):
+            if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+                return await _form(request, limits)
+            body = b"".join([chunk async for chunk in _limited(request, limits)])
+    except TimeoutError as error:
+        raise ProblemError.of(
+            408, "Body too slow", f"the body did not arrive within {limits.body_s:g} s; send it again", 1
+        ) from error
+    except ClientDisconnect as error:
+        raise ProblemError.of(499, "Client gone", "the client left before its body was complete") from error
+    return body, None
+
+
+async def _form(request: Request, limits: LimitArgs) -> tuple[bytes, bytes | None]:
+    parser = MultiPartParser(request.headers, _limited(request, limits), max_files=len(PARTS), max_fields=0)
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError) as error:
+        reason = getattr(error, "message", str(error))
+        raise ProblemError.of(
+            400, "Not a form", f"multipart/form-data: {reason}; expected files named {' and '.join(PARTS)}"
+        ) from error
+    try:
+        unknown = sorted(set(form) - set(PARTS))
+        if unknown:
+            raise ProblemError.of(400, "Unknown part", f"part {unknown[0]!r}; expected {' and '.join(PARTS)}")
+        found = {name: part for name, part in form.items() if isinstance(part, UploadFile)}
+        if "image" not in found:
+            raise ProblemError.of(400, "No image", "the form has no file named image")
+        parts = {name: await part.read() for name, part in found.items()}
+    finally:
+        await form.close()
+    return parts["image"], parts.get("coarse")
+
+
+async def _limited(request: Request, limits: LimitArgs) -> AsyncGenerator[bytes, None]:
+    total = 0
+    async for chunk in request.stream():
+        total += len(chunk)
+        if total > limits.body_mb * 1e6:
+            raise _too_large(limits)
+        yield chunk
+
+
+def _too_large(limits: LimitArgs) -> ProblemError:
+    return ProblemError.of(
+        413,
+        "Body too large",
+        f"more than {limits.body_mb:g} MB; send parts, or use jobs/refine.py: it takes any size",
+    )

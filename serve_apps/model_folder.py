@@ -1,0 +1,72 @@
+"""From the address in a `user_config` to a model in memory that passed its own smoke test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from idgbr.errors import UserError
+from idgbr.inference.predictor import Part, Predictor
+from idgbr.inference.smoke import smoke_test
+from idgbr.models.package import ModelSpec, load_spec
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model as the scene workers know it: all but its weights."""
+
+    label: str
+    spec: ModelSpec
+    folder: str
+
+
+def pinned(model: str, tracking_uri: str) -> str:
+    """The address with an alias replaced by the version it stands for now; a folder made absolute.
+
+    Raises:
+        UserError: there is no such model, version or folder.
+    """
+    if not model.startswith("models:"):
+        load_spec(model)
+        return str(Path(model).resolve())
+    from idgbr.registry.versions import resolve  # seconds to import, and not needed for a folder
+
+    return f"models:/{resolve(model, tracking_uri)[1]}"
+
+
+def find(address: str, tracking_uri: str) -> Served:
+    """The model's folder on this machine, fetched if it is not here yet.
+
+    Raises:
+        UserError: there is no such model, or an alias is named, which would not pin a version.
+    """
+    if not address.startswith("models:"):
+        return Served(Path(address).name, load_spec(address), address)
+    if "@" in address:
+        raise UserError(f"{address}: an alias does not pin a version; expected models:/NAME/VERSION")
+    from idgbr.registry.versions import resolve
+
+    folder, label = resolve(address, tracking_uri)
+    return Served(label, load_spec(folder), str(folder))
+
+
+def load(
+    address: str, tracking_uri: str, part: Part, device: Literal["auto", "cpu", "cuda"], threads: int
+) -> Predictor:
+    """One stage of a model, after both mapped the model's own sample as they should.
+
+    Raises:
+        UserError: no such model, damaged, or it fails its smoke test.
+    """
+    folder = find(address, tracking_uri).folder
+    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    predictor = Predictor(folder, device=where, threads=threads)
+    smoke_test(folder, predictor)
+    if part == "coarse":
+        predictor.refiner = None
+    else:
+        predictor.coarse_model = None
+    return predictor

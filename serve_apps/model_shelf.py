@@ -1,0 +1,179 @@
+"""Versions of a model in one replica: the active one, and beside it an older or newer one while requests need it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from idgbr.errors import UserError
+
+LOG = logging.getLogger("ray.serve")
+MOST = 2
+"""Versions held at a time: what is loaded beside the active one replaces an older one."""
+_RETRY_S = 5.0
+"""A version that did not load is not tried again for requests before that."""
+
+Model = TypeVar("Model")
+
+
+class UserConfig(BaseModel):
+    """The `user_config` of every deployment that knows a model: which one it should serve."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    """models:/NAME/VERSION, or a model folder. An alias would mean different versions to different replicas."""
+
+
+@dataclass(frozen=True)
+class ShelfStatus:
+    """What a replica serves, should serve, holds, and why it does not serve what it should."""
+
+    desired: str
+    active: str
+    held: tuple[str, ...]
+    error: str
+
+
+@dataclass
+class _Entry(Generic[Model]):
+    model: Model
+    leases: int = 0
+    used: float = field(default_factory=time.monotonic)
+
+
+class ModelUnavailable(UserError):
+    """The version a request wants cannot be served here; another replica, or a later try, may."""
+
+
+class ModelShelf(Generic[Model]):
+    """Loads versions, hands them out, and lets the old one go when its last request has ended.
+
+    Belongs to one event loop.
+
+    Args:
+        load: Loads and tests the model at an address; raises if it is not fit to serve.
+        drain_s: How long a version that is no longer active is kept after its last use: no request that was pinned
+            to it may live longer.
+        changed: Called with the status whenever it changes.
+    """
+
+    def __init__(
+        self, load: Callable[[str], Awaitable[Model]], drain_s: float, changed: Callable[[ShelfStatus], None]
+    ) -> None:
+        self._load, self._drain_s, self._changed = load, drain_s, changed
+        self._held: dict[str, _Entry[Model]] = {}
+        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._failed: dict[str, tuple[float, str]] = {}
+        self._released = asyncio.Condition()
+        self._desired, self._active, self._error = "", "", ""
+
+    @property
+    def status(self) -> ShelfStatus:
+        return ShelfStatus(self._desired, self._active, tuple(self._held), self._error)
+
+    async def activate(self, config: Any) -> None:
+        """Makes a version the active one, once it is loaded and tested; until then, and if it fails, the old one stays.
+
+        Never raises: an error is told by `status`.
+        """
+        try:
+            address = UserConfig.model_validate(config).model
+        except ValueError as error:
+            self._error = f"user_config: {config!r}; expected {{'model': 'models:/NAME/VERSION'}} ({error})"
+            self._tell()
+            return
+        self._desired, self._error = address, ""
+        self._failed.pop(address, None)
+        self._tell()
+        try:
+            await self._get(address)
+        except Exception as error:
+            if self._desired == address:
+                self._error = str(error)
+            LOG.error("model %s is not served: %s", address, error)
+        self._tell()
+
+    @asynccontextmanager
+    async def lease(self, address: str = "") -> AsyncIterator[tuple[str, Model]]:
+        """A version for the time of a request, with its address; default: the active one.
+
+        Raises:
+            ModelUnavailable: it does not load.
+        """
+        wanted = address or self._active
+        if not wanted:
+            raise ModelUnavailable(self._error or "the model is still being loaded")
+        entry = self._held.get(wanted)
+        while entry is None:
+            failed = self._failed.get(wanted)
+            if failed is not None and time.monotonic() - failed[0] < _RETRY_S:
+                raise ModelUnavailable(failed[1])
+            try:
+                await self._get(wanted)
+            except Exception as error:
+                raise ModelUnavailable(str(error)) from error
+            entry = self._held.get(wanted)
+        entry.leases += 1
+        try:
+            yield wanted, entry.model
+        finally:
+            entry.leases -= 1
+            entry.used = time.monotonic()
+            async with self._released:
+                self._released.notify_all()
+            self._drain_later()
+
+    async def _get(self, address: str) -> None:
+        if address not in self._held:
+            task = self._loading.get(address)
+            if task is None:
+                task = self._loading[address] = asyncio.create_task(self._load_one(address))
+            await asyncio.shield(task)
+        if address == self._desired and self._active != address:
+            self._active, self._error = address, ""
+            LOG.info("model %s is active", address)
+            self._tell()
+            self._drain_later()
+
+    async def _load_one(self, address: str) -> None:
+        try:
+            await self._make_room()
+            self._held[address] = _Entry(await self._load(address))
+        except Exception as error:
+            self._failed[address] = (time.monotonic(), str(error))
+            raise
+        finally:
+            del self._loading[address]
+        self._tell()
+
+    async def _make_room(self) -> None:
+        async with self._released:
+            while len(self._held) + len(self._loading) > MOST:
+                idle = [key for key, entry in self._held.items() if key != self._active and not entry.leases]
+                if idle:
+                    del self._held[min(idle, key=lambda key: self._held[key].used)]
+                else:
+                    await self._released.wait()
+
+    def _drain_later(self) -> None:
+        if any(key != self._active for key in self._held):
+            asyncio.get_running_loop().call_later(self._drain_s, self._drain)
+
+    def _drain(self) -> None:
+        now = time.monotonic()
+        for key, entry in list(self._held.items()):
+            if key not in (self._active, self._desired) and not entry.leases and now - entry.used >= self._drain_s:
+                del self._held[key]
+                LOG.info("model %s is no longer held", key)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed(self.status)

@@ -1,0 +1,84 @@
+"""Query parameters of the calls that make maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from serve_apps.messages import GEOJSON, GEOTIFF, MULTIPART, NDJSON, PNG, Output, ProblemError
+from serve_apps.settings import LimitArgs
+
+_TYPES = {"tiff": GEOTIFF, "png": PNG, "geojson": GEOJSON}
+
+
+class CoarseQuery(BaseModel):
+    """Parameters of /v1/coarse."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    min_area: float = Field(0.0, ge=0, le=1e9, allow_inf_nan=False, examples=[4.0])
+    """GeoJSON: smallest polygon in square metres (pixels, without georeference); smaller ones join a neighbour."""
+
+
+class RefineQuery(CoarseQuery):
+    """Parameters of /v1/refine."""
+
+    steps: int | None = Field(None, ge=1, examples=[4])
+    """Denoising steps; default: the model's own."""
+    samples: int | None = Field(None, ge=1, examples=[4])
+    """Maps drawn and averaged; default: the model's own."""
+    guidance: float | None = Field(None, ge=0, le=30, allow_inf_nan=False, examples=[1.0])
+    """Classifier-free guidance scale; default: the model's own."""
+    seed: int | None = Field(None, ge=0, lt=2**63, examples=[0])
+    """The same seed gives the same map."""
+    outputs: str | None = Field(None, pattern=r"^[a-z]+(,[a-z]+)*$", examples=["coarse,refined,uncertainty"])
+    """Out of image (a preview, PNG only), coarse, refined, uncertainty. Default: refined; with multipart and in streams
+    the last three."""
+
+    def sampler(self, limits: LimitArgs) -> dict[str, Any]:
+        """Keys of the sampler that are given.
+
+        Raises:
+            ProblemError: 422, more than is allowed.
+        """
+        for name, most in (("steps", limits.steps), ("samples", limits.samples)):
+            value = getattr(self, name)
+            if value is not None and value > most:
+                raise ProblemError.of(422, "Unfit parameters", f"{name}: {value}; at most {most} are allowed here")
+        return self.model_dump(include={"steps", "samples", "guidance", "seed"}, exclude_none=True)
+
+    def wanted(self, default: tuple[Output, ...]) -> tuple[Output, ...]:
+        """The outputs asked for."""
+        if self.outputs is None:
+            return default
+        known: dict[str, Output] = {name: name for name in ("image", "coarse", "refined", "uncertainty")}
+        names = list(dict.fromkeys(self.outputs.split(",")))
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise ProblemError.of(422, "Unfit parameters", f"outputs: {unknown[0]!r}; there is {', '.join(known)}")
+        return tuple(known[name] for name in names)
+
+
+class StreamQuery(RefineQuery):
+    """Parameters of /v1/refine/stream."""
+
+    formats: str = Field("png", pattern=r"^(tiff|png|geojson)(,(tiff|png|geojson))*$", examples=["png,tiff,geojson"])
+    """Types of the outputs in the last line, base64."""
+
+    def media(self) -> tuple[str, ...]:
+        """The types, as media types."""
+        return tuple(dict.fromkeys(_TYPES[name] for name in self.formats.split(",")))
+
+
+def check_fits(outputs: tuple[Output, ...], media: str) -> None:
+    """Refuses outputs the type of the answer cannot hold.
+
+    Raises:
+        ProblemError: 422.
+    """
+    if media not in (MULTIPART, NDJSON) and len(outputs) != 1:
+        raise ProblemError.of(422, "Unfit parameters", f"outputs: {len(outputs)} need Accept: {MULTIPART}")
+    for name in outputs:
+        if (name == "image" and media not in (PNG, NDJSON)) or (name == "uncertainty" and media == GEOJSON):
+            raise ProblemError.of(422, "Unfit parameters", f"outputs: {name} cannot be sent as {media}")

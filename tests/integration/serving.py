@@ -1,0 +1,80 @@
+"""A service with a tiny model for the tests, and images to send."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import requests
+from numpy.typing import NDArray
+from rasterio.io import MemoryFile
+from rasterio.transform import from_origin
+from ray import serve
+from ray.serve.config import HTTPOptions
+
+from serve_apps.refinement import build
+from serve_apps.settings import Args
+
+ROOT = Path(__file__).parents[2]
+PORT = 8265 - 200
+URL = f"http://127.0.0.1:{PORT}"
+SMALL: dict[str, Any] = {
+    "gateway": {"num_cpus": 0.1, "max_replicas": 1},
+    "scenes": {"num_cpus": 0.1, "max_replicas": 1},
+    "coarse": {"num_cpus": 0.1, "max_replicas": 1},
+    "refiner": {"num_cpus": 0.1, "max_replicas": 1},
+}
+
+
+@contextmanager
+def service(model: str | Path, **args: Any) -> Iterator[str]:
+    """The service in the running Ray, at the URL it gives."""
+    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=PORT))
+    serve.run(build(Args(model=str(model), **(SMALL | args))), name="refinement", route_prefix="/")
+    try:
+        yield URL
+    finally:
+        serve.delete("refinement")
+
+
+def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """(3, H, W) of coloured blocks and noise."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 200, (3, -(-height // 24), -(-width // 24)))
+    blocks = coarse.repeat(24, 1).repeat(24, 2)[:, :height, :width]
+    return (blocks + rng.integers(0, 55, (3, height, width))).astype(np.uint8)
+
+
+def geotiff(pixels: NDArray, nodata: float | None = None, gsd: float = 0.5) -> bytes:
+    """A GeoTIFF of the pixels in UTM 33N."""
+    bands, height, width = pixels.shape
+    with MemoryFile() as file:
+        with file.open(
+            driver="GTiff", height=height, width=width, count=bands, dtype=pixels.dtype, nodata=nodata,
+            crs="EPSG:32633", transform=from_origin(500000, 5000000, gsd, gsd),
+        ) as out:  # fmt: skip
+            out.write(pixels)
+        return bytes(file.getbuffer())
+
+
+def npy(array: NDArray) -> bytes:
+    """The array as a file."""
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def read(body: bytes) -> tuple[NDArray, rasterio.profiles.Profile]:
+    """First band and profile of a raster in memory."""
+    with MemoryFile(body) as file, file.open() as dataset:
+        return dataset.read(1), dataset.profile
+
+
+def refine(url: str, body: bytes, accept: str = "image/tiff", **query: Any) -> requests.Response:
+    """POST /v1/refine."""
+    return requests.post(f"{url}/v1/refine", body, params=query, headers={"accept": accept}, timeout=120)

@@ -1,0 +1,94 @@
+"""The service end to end: real Serve, a tiny random model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from rasterio.transform import from_origin
+from serving import geotiff, npy, picture, read, refine, service
+
+from idgbr import IGNORE
+from idgbr.client import Client, ServiceError
+from idgbr.config.tree import ResourcesConfig
+from idgbr.distributed.refine import RefineRequest
+from idgbr.distributed.refine import refine as refine_job
+from idgbr.raster.encoding import preview_png
+
+CLASSES = 3
+
+
+@pytest.fixture(scope="module")
+def url(ray_session: None, toy_model: Path) -> Iterator[str]:
+    with service(toy_model, limits={"steps": 8, "samples": 4, "pixels": 2_000_000, "body_mb": 8}) as address:
+        yield address
+
+
+@pytest.mark.parametrize(("height", "width"), [(50, 60), (150, 110)], ids=["one window", "several windows"])
+def test_the_same_map_as_the_job(url: str, toy_model: Path, tmp_path: Path, height: int, width: int) -> None:
+    pixels = picture(height, width)
+    pixels[:, :6] = 0
+    body = geotiff(pixels, nodata=0)
+    (tmp_path / "scene.tif").write_bytes(body)
+    request = RefineRequest(str(toy_model), (str(tmp_path / "scene.tif"),), str(tmp_path / "map.tif"))
+    refine_job(request, ResourcesConfig(infer_workers=1, cpus_per_worker=0.5))
+    job, _ = read((tmp_path / "map.tif").read_bytes())
+    answer = refine(url, body)
+    assert answer.status_code == 200, answer.text
+    served, profile = read(answer.content)
+    assert (served == job).mean() >= 0.999
+    assert (profile["crs"].to_epsg(), profile["transform"]) == (32633, from_origin(500000, 5000000, 0.5, 0.5))
+    assert profile["nodata"] == IGNORE and (served[:6] == IGNORE).all() and served[6:].max() < CLASSES
+    assert answer.headers["x-idgbr-model"] == "toy" and "refine;dur=" in answer.headers["server-timing"]
+
+
+def test_every_kind_of_map(url: str) -> None:
+    pixels = picture(40, 40)
+    body = geotiff(pixels)
+    ids, _ = read(refine(url, body).content)
+    as_png, profile = read(refine(url, preview_png(pixels, np.ones((40, 40), bool)), "image/png").content)
+    assert (as_png == ids).mean() > 0.99 and profile["driver"] == "PNG"
+    polygons = refine(url, body, "application/geo+json").json()
+    assert {f["properties"]["class_id"] for f in polygons["features"]} == set(np.unique(ids).tolist())
+    longitude, latitude = polygons["features"][0]["geometry"]["coordinates"][0][0]
+    assert 14.9 < longitude < 15.1 and 45 < latitude < 46
+
+
+def test_client(url: str, tmp_path: Path) -> None:
+    client, pixels = Client(url), picture(70, 90)
+    maps = client.refine(pixels, seed=3)
+    again = client.refine(pixels, seed=3)
+    assert (maps.refined == again.refined).all() and maps.coarse.shape == (70, 90)
+    assert maps.uncertainty.max() <= 254 and maps.windows["refiner"] > 1
+    own = client.refine(pixels, coarse=np.full((70, 90), 2, np.uint8))
+    assert (own.coarse == 2).all() and "coarse" not in own.windows
+    (tmp_path / "scene.tif").write_bytes(geotiff(pixels))
+    for suffix in ("tif", "png", "geojson"):
+        assert client.refine_file(tmp_path / "scene.tif", tmp_path / f"map.{suffix}").stat().st_size > 100
+    assert client.model()["classes"][1]["name"] == "class 1"
+    with pytest.raises(ServiceError, match="422"):
+        client.refine(pixels[:1])
+
+
+def test_stream_of_steps(url: str) -> None:
+    answer = requests.post(f"{url}/v1/refine/stream", npy(picture(100, 60)), params={"steps": 3}, timeout=120)
+    lines = [json.loads(line) for line in answer.iter_lines()]
+    steps = [line for line in lines if line["type"] == "step"]
+    assert lines[0]["type"] == "coarse" and lines[-1]["type"] == "result"
+    assert len(steps) == 3 * 2 * steps[0]["parts"] and steps[-1]["progress"] == 1.0
+    assert set(lines[-1]["outputs"]) == {"coarse", "refined", "uncertainty"}
+
+
+def test_coarse_alone_and_description(url: str) -> None:
+    body = geotiff(picture(80, 80))
+    answer = requests.post(f"{url}/v1/coarse", body, headers={"accept": "image/tiff"}, timeout=120)
+    with_refined = Client(url).refine(picture(80, 80))
+    assert (read(answer.content)[0] == with_refined.coarse).mean() > 0.99
+    told = requests.get(f"{url}/v1/model", timeout=30).json()
+    assert told["active"] == told["desired"] and told["name"] == "toy" and not told["errors"]
+    assert requests.get(f"{url}/healthz", timeout=30).ok and requests.get(f"{url}/readyz", timeout=30).ok
+    assert "/v1/refine/stream" in requests.get(f"{url}/openapi.json", timeout=30).json()["paths"]
