@@ -47,10 +47,23 @@ from serve_apps.settings import Args
 
 LOG = logging.getLogger("ray.serve")
 PAGE = Path(__file__).parent / "page"
+PAGE_HEADERS = {
+    "cache-control": "no-cache",
+    "content-security-policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
 _STATUS_S = 10.0
 """How long a replica may take to say how it is."""
 
-app = FastAPI(title="IDGBR refinement", version="1", description="Refined maps of remote-sensing imagery.")
+# No /docs: FastAPI's pages load their scripts from elsewhere.
+app = FastAPI(
+    title="IDGBR refinement",
+    version="1",
+    description="Refined maps of remote-sensing imagery.",
+    docs_url=None,
+    redoc_url=None,
+)
 
 
 @app.exception_handler(RequestValidationError)
@@ -94,7 +107,7 @@ class Gateway:
     @app.get("/", include_in_schema=False)
     async def page(self) -> Response:
         """The page."""
-        return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
+        return FileResponse(PAGE / "index.html", headers=PAGE_HEADERS)
 
     @app.get("/healthz")
     async def healthz(self) -> dict[str, str]:

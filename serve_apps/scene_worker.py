@@ -23,6 +23,7 @@ from idgbr import IGNORE
 from idgbr.config.tree import SamplerConfig
 from idgbr.errors import UserError
 from idgbr.raster.decoding import BadImage, ImageLimits, Picture, decode_coarse, decode_image
+from idgbr.raster.encoding import preview_png
 from serve_apps.assembly import Assembly, Maps, Stages
 from serve_apps.calls import replica_lost
 from serve_apps.encoders import encoded
@@ -124,6 +125,8 @@ class SceneWorker:
             async with self._shelf.lease() as (address, served):
                 assembly, own = await self._decoded(request, address, served)
                 decoded_ms = (time.perf_counter() - started) * 1e3
+                if "image" in request.outputs:
+                    yield _line(await self._threaded(_image_line, assembly.picture))
                 maps = await assembly.coarse_maps() if own is None else Maps(own)
                 maps.milliseconds = {"decode": decoded_ms, **maps.milliseconds}
                 sampler = self._sampler(request, served)
@@ -201,6 +204,12 @@ def serve_log() -> Any:
     import logging
 
     return logging.getLogger("ray.serve")
+
+
+def _image_line(picture: Picture) -> dict[str, Any]:
+    height, width = picture.valid.shape
+    png = base64.b64encode(preview_png(picture.pixels, picture.valid)).decode()
+    return {"type": "image", "width": width, "height": height, "png": png}
 
 
 def _line(content: dict[str, Any]) -> bytes:

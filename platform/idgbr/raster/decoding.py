@@ -36,6 +36,8 @@ _MAGIC = {
     b"\xff\xd8\xff": "JPEG",
     b"\x93NUMPY": "npy",
 }
+_PNG_END = b"IEND\xaeB`\x82"
+"""The last chunk of every PNG; GDAL reads one that is cut off as black."""
 FORMATS = "GeoTIFF (COG included), PNG, JPEG or .npy"
 
 
@@ -163,7 +165,10 @@ def decode_coarse(body: bytes, image: Grid, classes: int, limits: ImageLimits) -
 @contextmanager
 def _opened(body: bytes, limits: ImageLimits, what: str) -> Iterator[Source]:
     driver = image_format(body, what)
-    with gdal_env("/vsimem/"), MemoryFile(body) as file:
+    if driver == "PNG" and _PNG_END not in body:
+        raise BadImage("damaged", f"{what}: the PNG is cut off; send all of it")
+    # A JPEG that is cut off is a mere warning to libjpeg, which paints the rest grey.
+    with gdal_env("/vsimem/"), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True), MemoryFile(body) as file:
         try:
             # The header alone: nothing is decoded before the limits are kept.
             with open_quietly(file.name, driver=driver) as header:

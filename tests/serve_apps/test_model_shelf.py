@@ -1,0 +1,103 @@
+"""Versions side by side: the new one takes over once it is loaded, the old one stays while it is needed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from idgbr.errors import UserError
+from serve_apps.model_shelf import ModelShelf, ModelUnavailable, ShelfStatus
+
+
+class Loader:
+    """Loads names; `bad` ones fail, others wait for `gates` of their name."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+        self.gates: dict[str, asyncio.Event] = {}
+
+    async def __call__(self, address: str) -> str:
+        if gate := self.gates.get(address):
+            await gate.wait()
+        if "bad" in address:
+            raise UserError(f"{address}: damaged")
+        self.loaded.append(address)
+        return address.upper()
+
+
+def shelf(loader: Loader, drain_s: float = 0.0) -> ModelShelf[str]:
+    def changed(status: ShelfStatus) -> None:
+        assert len(status.held) <= 2
+
+    return ModelShelf(loader, drain_s, changed)
+
+
+def test_a_pinned_request_keeps_its_version() -> None:
+    async def run() -> None:
+        loader = Loader()
+        versions = shelf(loader)
+        await versions.activate({"model": "one"})
+        async with versions.lease() as (address, model):
+            assert (address, model) == ("one", "ONE")
+            await versions.activate({"model": "two"})
+            assert versions.status.active == "two" and versions.status.held == ("one", "two")
+            async with versions.lease("one") as (_, again):
+                assert again == "ONE"
+        await asyncio.sleep(0.05)
+        assert versions.status.held == ("two",)
+        async with versions.lease("one") as (_, late):  # a straggler of another replica
+            assert late == "ONE"
+        assert versions.status.active == "two" and loader.loaded == ["one", "two", "one"]
+
+    asyncio.run(run())
+
+
+def test_a_bad_version_changes_nothing() -> None:
+    async def run() -> None:
+        versions = shelf(Loader())
+        await versions.activate({"model": "one"})
+        await versions.activate({"model": "bad"})
+        status = versions.status
+        assert (status.active, status.desired) == ("one", "bad") and "damaged" in status.error
+        with pytest.raises(ModelUnavailable, match="damaged"):
+            async with versions.lease("bad"):
+                pass
+        await versions.activate({"modell": "x"})
+        assert "models:/NAME/VERSION" in versions.status.error
+        await versions.activate({"model": "two"})
+        assert (versions.status.active, versions.status.error) == ("two", "")
+
+    asyncio.run(run())
+
+
+def test_a_third_version_waits_for_room() -> None:
+    async def run() -> None:
+        versions = shelf(Loader(), drain_s=60)
+        await versions.activate({"model": "one"})
+        async with versions.lease():
+            await versions.activate({"model": "two"})
+            third = asyncio.create_task(versions.activate({"model": "three"}))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not third.done() and versions.status.active == "two"
+        await third
+        assert versions.status.active == "three" and "one" not in versions.status.held
+
+    asyncio.run(run())
+
+
+def test_one_load_for_many_requests_and_the_last_wish_wins() -> None:
+    async def run() -> None:
+        loader = Loader()
+        loader.gates["one"] = asyncio.Event()
+        versions = shelf(loader)
+        first = asyncio.create_task(versions.activate({"model": "one"}))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(versions.activate({"model": "two"}))
+        await second
+        loader.gates["one"].set()
+        await first
+        assert versions.status.active == "two" and loader.loaded == ["two", "one"]
+
+    asyncio.run(run())
