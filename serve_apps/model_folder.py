@@ -53,6 +53,23 @@ def find(address: str, tracking_uri: str) -> Served:
     return Served(label, load_spec(folder), str(folder))
 
 
+def refuse_other_task(before: Served, after: Served) -> None:
+    """Refuses to follow a model with one that callers of the first could not use.
+
+    Raises:
+        UserError: another number of bands, or other classes.
+    """
+    for what, old, new in (
+        ("bands", len(before.spec.bands), len(after.spec.bands)),
+        ("classes", [c.name for c in before.spec.classes], [c.name for c in after.spec.classes]),
+    ):
+        if old != new:
+            raise UserError(
+                f"{after.label}: takes over from {before.label} with other {what}: found {new}, expected {old}. Serve "
+                "it as an application of its own"
+            )
+
+
 def load(
     address: str, tracking_uri: str, part: Part, device: Literal["auto", "cpu", "cuda"], threads: int
 ) -> Predictor:

@@ -30,6 +30,8 @@ class UserConfig(BaseModel):
 
     model: str
     """models:/NAME/VERSION, or a model folder. An alias would mean different versions to different replicas."""
+    fallback: str = ""
+    """The version that served before: what a replica that starts anew serves while the wanted one does not load."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class ModelShelf(Generic[Model]):
         Never raises: an error is told by `status`.
         """
         try:
-            address = UserConfig.model_validate(config).model
+            wanted = UserConfig.model_validate(config)
+            address = wanted.model
         except ValueError as error:
             self._error = f"user_config: {config!r}; expected {{'model': 'models:/NAME/VERSION'}} ({error})"
             self._tell()
@@ -99,7 +102,18 @@ class ModelShelf(Generic[Model]):
             if self._desired == address:
                 self._error = str(error)
             LOG.error("model %s is not served: %s", address, error)
+            if not self._active and wanted.fallback:
+                await self._fall_back(wanted.fallback)
         self._tell()
+
+    async def _fall_back(self, address: str) -> None:
+        try:
+            await self._get(address)
+        except Exception as error:
+            LOG.error("nor is model %s: %s", address, error)
+        else:
+            # One that became active in the meantime is wanted more.
+            self._active = self._active or address
 
     @asynccontextmanager
     async def lease(self, address: str = "") -> AsyncIterator[tuple[str, Model]]:

@@ -29,7 +29,7 @@ from serve_apps.calls import replica_lost
 from serve_apps.encoders import encoded
 from serve_apps.messages import MapReply, MapRequest, Problem, ProblemError
 from serve_apps.metrics import StageMetrics
-from serve_apps.model_folder import Served, find
+from serve_apps.model_folder import Served, find, refuse_other_task
 from serve_apps.model_shelf import ModelShelf, ModelUnavailable
 from serve_apps.settings import Args
 from serve_apps.steps import step_lines
@@ -139,6 +139,9 @@ class SceneWorker:
 
     async def _load(self, address: str) -> Served:
         served = await self._threaded(find, address, self._args.tracking_uri)
+        if self._shelf.status.active:
+            async with self._shelf.lease() as (_, before):
+                refuse_other_task(before, served)
         await asyncio.gather(self._stages.coarse.prepare.remote(address), self._stages.refiner.prepare.remote(address))
         return served
 

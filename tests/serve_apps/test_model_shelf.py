@@ -101,3 +101,18 @@ def test_one_load_for_many_requests_and_the_last_wish_wins() -> None:
         assert versions.status.active == "two" and loader.loaded == ["two", "one"]
 
     asyncio.run(run())
+
+
+def test_a_replica_that_starts_anew_falls_back_on_the_version_that_served() -> None:
+    async def run() -> None:
+        versions = shelf(Loader())
+        await versions.activate({"model": "bad", "fallback": "one"})
+        assert (versions.status.desired, versions.status.active) == ("bad", "one")
+        assert "damaged" in versions.status.error
+        await versions.activate({"model": "two", "fallback": "one"})
+        assert versions.status.active == "two" and not versions.status.error
+        # A replica that serves something has no need of it.
+        await versions.activate({"model": "bad", "fallback": "one"})
+        assert versions.status.active == "two"
+
+    asyncio.run(run())
