@@ -1,14 +1,18 @@
 """Train both stages and register the model; the test split is not looked at.
 
     python jobs/train.py --config configs/vaihingen.yaml
+    python jobs/train.py --config configs/paper/potsdam.yaml --dry-run
     python jobs/train.py --config configs/vaihingen.yaml --from models:/idgbr-vaihingen@champion
     ray job submit --working-dir . --runtime-env configs/runtime_env.yaml -- \
         python jobs/train.py --config configs/vaihingen.yaml
+    python jobs/train.py --config configs/paper/potsdam.yaml --dry-run
 
 Run again it continues where it ended, with any number of workers.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from pydantic import Field
 
@@ -23,10 +27,16 @@ class Flags(ExperimentFlags):
     """Model both stages start from: models:/NAME@ALIAS, models:/NAME/VERSION or a model folder."""
     fresh: Switch = False
     """Forget earlier runs of the same experiment instead of continuing them."""
+    dry_run: Switch = Field(False, alias="dry-run")
+    """Say what training the refiner would take (parameters, FLOP, memory, data), and do nothing."""
 
 
-def main(flags: Flags, experiment: Experiment) -> dict[str, str]:
+def main(flags: Flags, experiment: Experiment) -> dict[str, Any]:
     """Trains and registers."""
+    if flags.dry_run:
+        from idgbr.training.dry_run import dry_run
+
+        return dry_run(experiment)
     from idgbr.distributed.pipeline import run_training
 
     return run_training(experiment, flags.fresh, flags.start).outputs()

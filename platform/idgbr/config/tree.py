@@ -323,8 +323,6 @@ class StageTraining(Node):
     precision: Precision = "fp32"
     optimiser: Literal["adamw", "adamw8bit"] = "adamw"
     """adamw8bit: AdamW whose moments take a byte each; needs a GPU and the package bitsandbytes."""
-    sharding: Literal["ddp", "fsdp"] = "ddp"
-    """Over several workers: ddp copies the model to each, fsdp shares parameters, gradients and moments out."""
     channels_last: bool = False
     """Convolutions in channels-last memory, faster on GPUs in half precision."""
     compile: bool = False
@@ -341,9 +339,9 @@ class AlignmentConfig(Node):
     """Representation alignment: the guidance net's deepest residual learns to resemble a frozen ViT's tokens."""
 
     teacher: str = ""
-    """Any timm ViT: its name, or `backbone`, which is stage 1's encoder. Empty: no alignment."""
+    """A timm ViT by name, or `backbone`: the encoder of the stage 1 just trained. Empty: no alignment."""
     weights: str = "hub"
-    """Of the teacher: hub | none | path of a state dict. Of `backbone`: path of a model folder."""
+    """Of a timm ViT: hub | none | path of a state dict."""
     weight: float = Field(0.5, ge=0)
     """Weight of the alignment loss beside the denoiser's."""
     steps: int = Field(200, ge=1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from idgbr.config.tree import StageTraining
+from idgbr.errors import UserError
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -85,6 +86,29 @@ class TaskModule(nn.Module):
         return self._task[0].forward(batch)
 
 
+def build_optimiser(
+    parameters: Sequence[nn.Parameter], training: StageTraining, device: torch.device
+) -> torch.optim.Optimizer:
+    """AdamW, with moments in single precision or in eight bits.
+
+    Raises:
+        UserError: eight bits without a GPU, or without bitsandbytes.
+    """
+    if training.optimiser == "adamw":
+        return torch.optim.AdamW(parameters, lr=training.lr, weight_decay=training.weight_decay)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise UserError(
+            "optimiser: found adamw8bit, but the package bitsandbytes is not installed; install it on the workers, or "
+            "use adamw"
+        ) from None
+    if device.type != "cuda":
+        raise UserError("optimiser: found adamw8bit with resources.gpus_per_worker 0; it needs a GPU, use adamw")
+    optimiser: torch.optim.Optimizer = AdamW8bit(parameters, lr=training.lr, weight_decay=training.weight_decay)
+    return optimiser
+
+
 class Optimisation:
     """AdamW with warm-up, clipping, mixed precision, accumulation and averaging, over one or many workers.
 
@@ -96,6 +120,10 @@ class Optimisation:
     def __init__(self, task: Any, training: StageTraining, device: torch.device) -> None:
         self.task, self.training, self.device = task, training, device
         self.world = dist.get_world_size() if dist.is_initialized() else 1
+        if training.channels_last:
+            task.model.to(memory_format=torch.channels_last)
+        if training.compile:
+            task.model.compile()
         self.parameters = [p for p in task.model.parameters() if p.requires_grad]
         module: nn.Module = TaskModule(task)
         if self.world > 1:
@@ -103,7 +131,7 @@ class Optimisation:
                 module, device_ids=[device.index] if device.type == "cuda" else None, forward_sync_buffers=False
             )
         self.module = module
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=training.lr, weight_decay=training.weight_decay)
+        self.optimiser = build_optimiser(self.parameters, training, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "fp16")
         self.average = Average(task.model, training.ema)
 
@@ -119,6 +147,7 @@ class Optimisation:
         rate = learning_rate(step, self.training)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        self.task.step = step
         self.task.model.train()
         self.optimiser.zero_grad(set_to_none=True)
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)

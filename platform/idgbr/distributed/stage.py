@@ -27,6 +27,8 @@ class TaskSpec:
     config: Experiment
     bands: int
     normalisation: Normalisation
+    backbone: str = ""
+    """Model folder whose stage 1 may teach the refiner."""
     init: str | None = None
     """Weights to start from: a torch file of a task's `state_dict()`, or a model folder."""
 
@@ -38,7 +40,7 @@ class TaskSpec:
             return CoarseTask(self.config, self.bands, self.normalisation, self.init)
         from idgbr.training.refiner import RefinerTask
 
-        return RefinerTask(self.config, self.bands, self.normalisation, self.init)
+        return RefinerTask(self.config, self.bands, self.normalisation, self.init, self.backbone)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from idgbr.models.coarse import build_coarse
 from idgbr.models.package import ModelSpec, build_refiner, has_part, save_model
 from idgbr.registry.provenance import commit, versions
 from idgbr.registry.tracking import Tracker
+from idgbr.training.alignment import BACKBONE
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ class Stages:
             "refiner": config.refiner.model_dump(),
             "sampler": config.sampler.model_dump(),
         }
-        return self._stage("refiner", "refiner", data.split("train"), config.training.refiner, learns, data)
+        teaches = str(self.model_folder(coarse)) if config.training.refiner.alignment.teacher == BACKBONE else ""
+        train = data.split("train")
+        return self._stage("refiner", "refiner", train, config.training.refiner, learns, data, teaches)
 
     def model_folder(self, coarse: StageResult, refiner: StageResult | None = None) -> Path:
         """The model folder of finished stages, written if it is not there yet; without figures and sample."""
@@ -175,6 +178,7 @@ class Stages:
         training: StageTraining,
         learns: dict[str, Any],
         data: PreparedData | None = None,
+        backbone: str = "",
     ) -> StageResult:
         config, data = self.config, data or self.data
         model = config.coarse.model_dump(exclude={"folds", "fold_block"}) if kind == "coarse" else {}
@@ -196,7 +200,7 @@ class Stages:
         spec = StageSpec(
             name=name,
             stage=stage,
-            task=TaskSpec(kind, config, len(data.normalisation.mean), data.normalisation, init),
+            task=TaskSpec(kind, config, len(data.normalisation.mean), data.normalisation, backbone, init),
             training=training,
             windows=PlannedWindows(
                 DrawPlan(train, config.data.sampling, augmentation, window, training.seed),

@@ -162,7 +162,7 @@ class Worker:
             miou = 0.0 if math.isnan(miou) else miou
             better = miou > self.best["miou"]
             if better and self.rank == 0:
-                self.best_weights = copy.deepcopy(self.task.state_dict())
+                self.best_weights = copy.deepcopy(self.task.weights())
         stale = 0 if better else self.best["stale"] + 1
         self.best = {"miou": miou, "step": self.step, "stale": 0} if better else {**self.best, "stale": stale}
         since = self.losses[-self.training.validate_every :]

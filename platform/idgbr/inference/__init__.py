@@ -1,1 +1,1 @@
-"""The one two-stage predictor that every executor calls."""
+"""The one two-stage predictor that every executor calls, and `refine`, one call for people."""

@@ -75,16 +75,53 @@ def predict_whole(
         _blended(height, width, classes, spec.inference.coarse, lambda w: predictor.coarse(*_batch(scene.read(w)))[0])
     )
 
-    def refine(window: Window) -> NDArray[np.float32]:
-        origin = np.array([[window.row, window.col]])
-        given = first.read(window)[0][None]
-        return predictor.refine(*_batch(scene.read(window)), given, origin, sampler).probabilities[0]
-
     coarse = np.where(valid, first.image.argmax(0), IGNORE).astype(np.uint8)
     if predictor.refiner is None:
         return WholeMap(coarse, coarse)
-    second = _blended(height, width, classes, spec.inference.refiner, refine)
+    second = refine_whole(predictor, scene, first, height, width, sampler)[:classes]
     return WholeMap(coarse, np.where(valid, second.argmax(0), IGNORE).astype(np.uint8))
+
+
+def refine_whole(
+    predictor: Predictor,
+    scene: Readable,
+    coarse: Readable,
+    height: int,
+    width: int,
+    sampler: SamplerConfig | None = None,
+    on_window: Callable[[], None] | None = None,
+) -> NDArray[np.float32]:
+    """Stage 2 alone, on a coarse map that is there.
+
+    Args:
+        predictor: The model.
+        scene: The image.
+        coarse: Class ids (1 band) or probabilities (K bands), as an image of its own.
+        height: Rows of both.
+        width: Columns of both.
+        sampler: Sampler settings; default: the model's own.
+        on_window: Called after every window.
+
+    Returns:
+        (K + 2, height, width): class probabilities, then uncertainty and disagreement, each in 0..1.
+    """
+
+    def refine(window: Window) -> NDArray[np.float32]:
+        given = coarse.read(window)[0]
+        ids = len(given) == 1
+        refined = predictor.refine(
+            *_batch(scene.read(window)),
+            given if ids else given[None],
+            np.array([[window.row, window.col]]),
+            sampler,
+        )
+        if on_window is not None:
+            on_window()
+        planes = refined.probabilities, refined.uncertainty[:, None], refined.disagreement[:, None]
+        return np.concatenate(planes, 1)[0]
+
+    channels = len(predictor.spec.classes) + 2
+    return _blended(height, width, channels, predictor.spec.inference.refiner, refine)
 
 
 def _batch(read: tuple[NDArray, NDArray[np.bool_]]) -> tuple[NDArray, NDArray[np.bool_]]:

@@ -119,6 +119,29 @@ def denoise(
         if coarse is None:
             raise ValueError("a start from the coarse map needs the coarse map")
         latents = steps.noised(refiner.encode_labels(coarse).float(), latents)
+    latents, probabilities = follow(refiner, prepared, latents, steps, settings, on_step)
+    return probabilities if probabilities is not None else decode(refiner, latents)
+
+
+def follow(
+    refiner: Refiner,
+    prepared: list[PreparedCondition],
+    latents: Tensor,
+    steps: Steps,
+    settings: SamplerConfig,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The steps themselves: noisy latents (N, L, h, w) to clean ones, and to the class probabilities of the last step
+    where the prediction is `label`.
+
+    Args:
+        refiner: The network.
+        prepared: Its conditions.
+        latents: What the first step sees.
+        steps: The solver's steps.
+        settings: Guidance and its interval.
+        on_step: Called with step and probabilities.
+    """
     clean: Tensor | None = None
     probabilities: Tensor | None = None
     first, last = settings.guidance_interval
@@ -132,7 +155,7 @@ def denoise(
         latents, clean = steps.step(output, timestep, latents)
         if on_step is not None:
             on_step(step, probabilities if probabilities is not None else decode(refiner, clean))
-    return probabilities if probabilities is not None else decode(refiner, latents)
+    return latents, probabilities
 
 
 def decode(refiner: Refiner, latents: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ class CoarseTask:
     """
 
     def __init__(self, config: Experiment, bands: int, normalisation: Normalisation, init: str | None = None) -> None:
+        self.step = 0
         self.classes = len(config.data.classes)
         self.dice_weight = config.coarse.dice_weight
         self.model = build_coarse(config.coarse, self.classes, bands, pretrained=init is None)
@@ -45,6 +46,9 @@ class CoarseTask:
 
     def state_dict(self) -> dict[str, Any]:
         return self.model.state_dict()
+
+    def weights(self) -> dict[str, Any]:
+        return self.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state)

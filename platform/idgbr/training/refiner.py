@@ -20,6 +20,7 @@ from idgbr.models.package import build_refiner, load_part
 from idgbr.models.refiner import Refiner
 from idgbr.models.sampler import sample
 from idgbr.models.schedule import build_schedule, predicted_clean
+from idgbr.training.alignment import align, without_head
 from idgbr.training.label_embedding import train_label_embedding
 from idgbr.training.losses import cross_entropy_sum
 from idgbr.training.task import Batch, confusion_counts, load_matching
@@ -36,9 +37,18 @@ class RefinerTask:
         bands: Image bands.
         normalisation: Unused here; batches come normalised.
         init: Model folder, or file of weights, to start from.
+        backbone: Model folder whose stage 1 teaches, where alignment asks for it.
     """
 
-    def __init__(self, config: Experiment, bands: int, normalisation: Normalisation, init: str | None = None) -> None:
+    def __init__(
+        self,
+        config: Experiment,
+        bands: int,
+        normalisation: Normalisation,
+        init: str | None = None,
+        backbone: str = "",
+    ) -> None:
+        self.step = 0
         self.settings: RefinerConfig = config.refiner
         # A measurement ranks checkpoints of one run: one sample says enough, and costs a fraction.
         self.sampler = config.sampler.model_copy(update={"samples": 1, "dihedral": False})
@@ -46,6 +56,9 @@ class RefinerTask:
         self.model = begin_refiner(self.settings, self.classes, bands, init)
         if init is not None:
             load_matching(self.model, load_part(init, "refiner"), init)
+        if config.training.refiner.gradient_checkpointing:
+            self.model.denoiser.enable_gradient_checkpointing()
+        self.alignment = align(self.model, config.training.refiner.alignment, bands, normalisation, backbone)
         self.alphas = build_schedule(self.settings).alphas_cumprod
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -65,6 +78,15 @@ class RefinerTask:
         keep = (unit[:, 0] >= self.settings.condition_dropout).float() if self.settings.condition_dropout else None
         previous = self._previous(noisy, timestep, prepared, keep, unit[:, 1])
         output = self.model(noisy, timestep, prepared, previous, keep=keep)
+        loss, weight = self._loss(output, clean, noise, timestep, label)
+        if self.alignment is None:
+            return loss, weight
+        return loss + weight * self.alignment.loss(batch["image"], self.step), weight
+
+    def _loss(
+        self, output: Tensor, clean: Tensor, noise: Tensor, timestep: Tensor, label: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The denoiser's own loss, as a sum over what counts, and its weight."""
         if self.settings.prediction == "label":
             weight = None
             if self.settings.boundary_weight:
@@ -86,6 +108,10 @@ class RefinerTask:
 
     def state_dict(self) -> dict[str, Any]:
         return self.model.state_dict()
+
+    def weights(self) -> dict[str, Any]:
+        """Without the head that alignment trained."""
+        return without_head(self.model.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state)

@@ -16,9 +16,11 @@ class Task(Protocol):
 
     Attributes:
         model: What is trained.
+        step: The optimiser step that is being taken, from 0; set before `forward`.
     """
 
     model: nn.Module
+    step: int
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss summed over the pixels that count, and their total weight."""
@@ -27,7 +29,10 @@ class Task(Protocol):
         """Confusion counts (K, K), truth by prediction, over the pixels that say how good the model is."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The model's weights."""
+        """The model's weights, parts that only training needs included."""
+
+    def weights(self) -> dict[str, Any]:
+        """The weights to keep when training is done."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load the model's weights."""
