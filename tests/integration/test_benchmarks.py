@@ -1,0 +1,60 @@
+"""Benchmarks as processes: what they claim is checked, how fast they are is not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+QUALITY = """
+data:
+  name: toy
+  source: {{kind: synthetic, folder: {folder}/scenes, scenes: 3, size: 192}}
+  classes: [{{name: ground, colour: "#c8c8a0"}}, {{name: building, colour: "#dc2828"}},
+            {{name: road, colour: "#5a5a5a"}}, {{name: tree, colour: "#147814"}}, {{name: field, colour: "#f0dc3c"}}]
+  split: {{by: listed}}
+coarse: {{encoder: tu-mobilenetv3_small_050, weights: none, window: 64, folds: 0}}
+refiner: {{window: 32, channels: [16, 32], guidance_width: 8, guidance_heads: 1, condition_depth: 1, image_encoder: "",
+          self_conditioning: false}}
+sampler: {{steps: 1, samples: 2}}
+training:
+  coarse: {{steps: 2, batch: 2, validate_every: 2, validate_windows: 2}}
+  refiner: {{steps: 2, batch: 2, validate_every: 2, validate_windows: 2, precision: fp32}}
+inference: {{coarse: {{window: 96, overlap: 16}}, refiner: {{window: 64, overlap: 16}}}}
+evaluation: {{baselines: [guided_filter], block: 64, bootstrap: 0}}
+resources: {{storage: {folder}/runs, train_workers: 1, infer_workers: 1}}
+tracking: {{uri: "sqlite:///{folder}/mlflow.db"}}
+"""
+
+
+def outputs(*words: str) -> dict:
+    command = [sys.executable, "jobs/benchmark.py", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=560)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])["outputs"]
+
+
+def test_the_savings_are_exact_and_counted() -> None:
+    words = ["--channels", "16,32", "--latents", "8", "--steps", "3", "--guidance-width", "16", "--repeats", "1"]
+    found = outputs("sampler", *words, "--also", "1x1")
+    assert found["difference"] <= 1e-5
+    assert 25 / 3 * (found["paper_tflop"]["ours"] - found["paper_tflop"]["prepared"]) + 0.6 <= 41
+    assert 25 / 3 * found["paper_tflop"]["plain"] == pytest.approx(66.3, abs=0.2)
+
+
+@pytest.mark.slow
+def test_quality_of_refiner_and_control_in_one_command(tmp_path: Path) -> None:
+    config = tmp_path / "toy.yaml"
+    config.write_text(QUALITY.format(folder=tmp_path))
+    found = outputs("quality", "--config", str(config), "--settings", "steps=2,samples=1", "--seeds", "0,1")
+    assert Path(found["figure"]).stat().st_size > 0
+    points = {point["name"]: point for point in json.loads(Path(found["table"]).read_text())}
+    assert set(points) == {"coarse", "default", "steps=2,samples=1", "one-shot x 1", "one-shot x 2", "one-shot x 8"} | {
+        "guided_filter"
+    }
+    assert len(points["default"]["scores"]["miou"]) == 2 and points["default"]["seconds"] > 0
+    assert points["one-shot x 1"]["scores"] != points["default"]["scores"]
