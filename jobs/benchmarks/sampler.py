@@ -3,7 +3,7 @@
 python jobs/benchmark.py sampler
 python jobs/benchmark.py sampler --channels 320,640,1280,1280 --latents 64 --device cuda
 
-Seconds are of one run on one machine, of the processor's own time or a GPU's wall clock: their ratio is what counts. Both
+Seconds are of one run on one machine, processor time or a GPU's wall clock: their ratio is what counts. Both
 are given image and coarse latents; what ours prepares once is part of its time. FLOP (multiply-add = 2) are counted on
 the meta device, also at the paper's scale.
 """
