@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import from_origin
+
+sys.path.insert(0, str(Path(__file__).parent))  # this folder's helpers
 
 UTM = "EPSG:32636"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_files import TAGS, patched
 
 from idgbr.errors import UserError
 from idgbr.raster.cog import BandSpec, CogWriter
@@ -152,3 +153,41 @@ def test_every_odd_file_ends_as_a_map_or_a_message(data_dir: Path, tmp_path: Pat
     assert ends["all-nodata.tif"] == ends["corrupt.tif"] == "message"
     assert list(ends.values()).count("map") > 35
     assert set(ends.values()) == {"map", "message"}
+
+
+def test_a_damaged_file_leaves_the_next_one_alone(make: Make, pixels: np.ndarray, tmp_path: Path) -> None:
+    whole = Path(make("whole.tif", pixels, compress="deflate", tiled=True, blockxsize=16, blockysize=16))
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"cut\.tif"):
+        Scene(str(cut)).check()
+    assert Scene(str(whole)).profile().bands == ("red", "green", "blue")
+    assert Scene(str(cut)).profile().bands == ("red", "green", "blue")
+
+
+def test_headers_that_cannot_be_true_are_refused(make: Make, pixels: np.ndarray, tmp_path: Path) -> None:
+    vrt = '<VRTDataset rasterXSize="9" rasterYSize="9"><GeoTransform>{}</GeoTransform>{}</VRTDataset>'
+    band = '<VRTRasterBand dataType="Byte" band="{}"/>'
+    for name, text, expected in (
+        ("flat", vrt.format("5, 1, 1, 9, 1, 1", band.format(1)), "onto a line or a point"),
+        (
+            "many",
+            vrt.format("5, 1, 0, 9, 0, -1", "".join(band.format(i) for i in range(1, 4200))),
+            "at most 4096 bands",
+        ),
+    ):
+        path = tmp_path / f"{name}.vrt"
+        path.write_text(text)
+        with pytest.raises(UserError, match=expected):
+            Scene(str(path)).check()
+    whole = Path(make("whole.tif", pixels[:1], tiled=True, blockxsize=16, blockysize=16)).read_bytes()
+    for name, tags, size, expected in (
+        ("index", ("ImageWidth", "ImageLength"), 60000, "too few for their index"),
+        ("block", ("ImageWidth", "ImageLength", "TileWidth", "TileLength"), 30000, "at most 512 MB"),
+    ):
+        spoilt = whole
+        for tag in tags:
+            spoilt = patched(spoilt, TAGS[tag], size) or b""
+        (tmp_path / f"{name}.tif").write_bytes(spoilt)
+        with pytest.raises(UserError, match=expected):
+            Scene(str(tmp_path / f"{name}.tif")).check()

@@ -12,6 +12,8 @@ from idgbr.raster.grid import Grid, Window
 from idgbr.raster.source import Source
 
 _PROBE = 64
+_SCAN = 2**30
+"""Pixels of the largest scene that is searched for a valid one: a minute or so."""
 _BIG = 8 * 2**20
 """Bytes from which an untiled file is worth a tiled copy: a 13 MB PNG takes 130 ms a window, its tiled copy 5."""
 
@@ -165,8 +167,8 @@ class Scene:
     def check(self) -> None:
         """Opens the scene and reads a little of it, so that bad input is refused before any work starts.
 
-        Corners, edges and centre are read, the places where a cut-off file ends among them. The whole scene is read
-        only where none of these holds a valid pixel.
+        Corners, edges and centre are read, the places where a cut-off file ends among them. Where none of these holds
+        a valid pixel the rest is read, as far as `_SCAN` goes: what is larger gets the benefit of the doubt.
 
         Raises:
             UserError: missing, not a raster, truncated, no such band, or not one valid pixel.
@@ -176,7 +178,9 @@ class Scene:
         rows = sorted({0, (grid.height - height) // 2, grid.height - height})
         cols = sorted({0, (grid.width - width) // 2, grid.width - width})
         probes = [self.read(Window(row, col, height, width))[1].any() for row in rows for col in cols]
-        if any(probes) or any(self.read(tile)[1].any() for tile in grid.window.tiles(1024)):
+        if any(probes) or grid.height * grid.width > _SCAN:
+            return
+        if any(self.read(tile)[1].any() for tile in grid.window.tiles(1024)):
             return
         nodata = self.profile().nodata
         raise UserError(

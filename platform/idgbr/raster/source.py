@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
 from idgbr.errors import UserError
 from idgbr.raster.gdal import GDAL_ERRORS, gdal_path, is_remote, open_quietly
 from idgbr.raster.grid import Window, grid_of
+from idgbr.raster.plausible import check_plausible
 
 # A CRS is needed to warp at all; between two equal ones nothing is projected.
 _ANY_CRS = "EPSG:3857"
@@ -42,9 +44,10 @@ class Source:
         """
         self.uri = uri
         self.file = _open(uri, driver)
+        self._colours = _colours(self.file)
         self.native = grid_of(self.file)
         self.nodata = nodata if nodata is not None else self.file.nodata
-        self._alpha = next((i for i, c in enumerate(self.file.colorinterp, 1) if c == ColorInterp.alpha), None)
+        self._alpha = next((i for i, c in enumerate(self._colours, 1) if c == ColorInterp.alpha), None)
         flags = self.file.mask_flag_enums[0]
         self._masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
         self.dataset: Any = self.file
@@ -92,7 +95,7 @@ class Source:
             return band
         names = self.band_names()
         if isinstance(band, str):
-            for known in (self.file.descriptions, [c.name for c in self.file.colorinterp]):
+            for known in (self.file.descriptions, [c.name for c in self._colours]):
                 lowered = [(name or "").lower() for name in known]
                 if lowered.count(band.lower()) == 1:
                     return lowered.index(band.lower()) + 1
@@ -101,7 +104,7 @@ class Source:
 
     def band_names(self) -> list[str]:
         """Per band its description, or what colour it is."""
-        pairs = zip(self.file.descriptions, self.file.colorinterp, strict=True)
+        pairs = zip(self.file.descriptions, self._colours, strict=True)
         return [description or colour.name for description, colour in pairs]
 
     def read(self, window: Window, indexes: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -157,6 +160,18 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
+def _colours(file: rasterio.io.DatasetReader) -> tuple[ColorInterp, ...]:
+    """What each band shows.
+
+    GDAL remembers a thread's last error, and rasterio takes it for this call's own: after one damaged window, the next
+    sound file would be called damaged. Raising it clears it.
+    """
+    try:
+        return tuple(file.colorinterp)
+    except CPLE_BaseError:
+        return tuple(file.colorinterp)
+
+
 def _open(uri: str, driver: str | None) -> rasterio.io.DatasetReader:
     path = gdal_path(uri)
     if not is_remote(uri) and not os.path.exists(path):
@@ -174,4 +189,5 @@ def _open(uri: str, driver: str | None) -> rasterio.io.DatasetReader:
         raise UserError(f"{uri}: holds no bands of its own. Name one of its parts instead: {inside}")
     if np.dtype(dataset.dtypes[0]).kind not in "uif":
         raise UserError(f"{uri}: pixels are {dataset.dtypes[0]}. Expected integers or real numbers.")
+    check_plausible(dataset, uri)
     return dataset
