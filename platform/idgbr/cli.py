@@ -37,6 +37,7 @@ from idgbr.config.keys import bare, nearest, nodes, walk
 from idgbr.config.load import load_experiment, validate
 from idgbr.config.tree import Experiment
 from idgbr.errors import IdgbrError, Refused, UserError
+from idgbr.redaction import redacted
 
 Switch = CliImplicitFlag[bool]
 """A flag without a value: --fresh, --no-fresh."""
@@ -137,14 +138,15 @@ def run_job(
     except BaseException as error:
         cause = _expected_cause(error)
         if cause is None:
-            traceback.print_exc()
+            print(redacted(traceback.format_exc()), file=sys.stderr)
             status, code, message = "failed", IdgbrError.exit_code, f"{type(error).__name__}: {error}"
         else:
             status, code, message = ("refused" if cause.exit_code == 1 else "user_error"), cause.exit_code, str(cause)
+    message = redacted(message)
     if message:
         print(message, file=sys.stderr, flush=True)
     line = {"status": status, "exit_code": code, "message": message, "outputs": outputs}
-    print(json.dumps(line, default=str), flush=True)
+    print(redacted(json.dumps(line, default=str)), flush=True)
     sys.exit(code)
 
 

@@ -21,6 +21,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from pydantic import BaseModel
 
 from idgbr.config.tree import TrackingConfig
+from idgbr.redaction import redacted
 from idgbr.registry import watch
 from idgbr.registry.provenance import commit, flatten, versions
 from idgbr.registry.store import absolute_uri, connect, experiment_id
@@ -44,7 +45,7 @@ def log_metrics(run_id: str, uri: str, step: int, metrics: Mapping[str, float]) 
 
 
 class StageRun:
-    """A run to log to.
+    """A run to log to. Secrets in params, tags and texts are masked on the way.
 
     Attributes:
         run_id: MLflow's id.
@@ -62,13 +63,13 @@ class StageRun:
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Logs params. A param is written once: a resumed run keeps the first value of what has changed since."""
         known = self.client.get_run(self.run_id).data.params
-        new = [Param(_name(key), str(value)) for key, value in params.items() if _name(key) not in known]
+        new = [Param(_name(key), redacted(str(value))) for key, value in params.items() if _name(key) not in known]
         for start in range(0, len(new), _BATCH):
             self.client.log_batch(self.run_id, params=new[start : start + _BATCH])
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Sets tags; they may change."""
-        self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+        self.client.log_batch(self.run_id, tags=[RunTag(key, redacted(str(value))) for key, value in tags.items()])
 
     def log_artifact(self, path: str | Path, folder: str | None = None) -> None:
         """Copies a file into the run's artifacts."""
@@ -84,7 +85,7 @@ class StageRun:
 
     def log_text(self, text: str, name: str) -> None:
         """Keeps a text as an artifact."""
-        self.client.log_text(self.run_id, text, name)
+        self.client.log_text(self.run_id, redacted(text), name)
 
 
 class Tracker(StageRun):
