@@ -1,0 +1,53 @@
+# syntax=docker/dockerfile:1
+# One image for every node, with the packages of requirements.lock and the project in /opt/idgbr:
+#   docker build --tag idgbr:cpu .
+#   docker build --tag idgbr:cuda --build-arg ACCELERATOR=cuda .
+# and the server of runs and models, which needs a database's driver and none of the rest:
+#   docker build --tag idgbr-mlflow --target mlflow .
+
+ARG PYTHON=3.11
+
+FROM python:${PYTHON}-slim AS mlflow
+COPY requirements.lock /tmp/requirements.lock
+# The lock's versions hold here too; the driver is all it does not know.
+RUN pip install --no-cache-dir --constraint /tmp/requirements.lock mlflow boto3 psycopg2-binary==2.9.11
+RUN useradd --create-home --uid 1000 mlflow
+USER mlflow
+WORKDIR /home/mlflow
+EXPOSE 5000
+ENTRYPOINT ["mlflow", "server", "--host", "0.0.0.0", "--port", "5000"]
+
+FROM python:${PYTHON}-slim AS node
+# cpu | cuda. torch brings CUDA's libraries with it; the host needs the driver and NVIDIA's container toolkit.
+ARG ACCELERATOR=cpu
+
+# libexpat1: rasterio's GDAL. wget: the probes of KubeRay. rsync, openssh-client, procps: Ray's launcher. g++: DenseCRF.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends g++ libexpat1 libgomp1 openssh-client procps rsync wget \
+ && rm -rf /var/lib/apt/lists/*
+
+COPY requirements.lock /tmp/requirements.lock
+# The plain wheels of torch are those for CUDA; without it they would be gigabytes for nothing.
+RUN case "${ACCELERATOR}" in \
+      cpu) index="--index-url https://download.pytorch.org/whl/cpu" ;; \
+      cuda) index="" ;; \
+      *) echo "ACCELERATOR is ${ACCELERATOR}; expected cpu or cuda" >&2; exit 2 ;; \
+    esac \
+ && pip install --no-cache-dir ${index} $(grep -E '^torch(vision)?==' /tmp/requirements.lock) \
+ && pip install --no-cache-dir --requirement /tmp/requirements.lock \
+ && pip install --no-cache-dir --no-deps "pydensecrf2>=1.1,<2"
+
+RUN useradd --create-home --uid 1000 --shell /bin/bash idgbr
+COPY --chown=idgbr:idgbr . /opt/idgbr
+
+USER idgbr
+WORKDIR /opt/idgbr
+# The toolkit shows GPUs to containers that ask; on a machine without any this asks for nothing.
+ENV PYTHONPATH=/opt/idgbr/platform:/opt/idgbr \
+    PYTHONUNBUFFERED=1 \
+    OMP_NUM_THREADS=1 \
+    MPLBACKEND=Agg \
+    RAY_USAGE_STATS_ENABLED=0 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+CMD ["bash"]
