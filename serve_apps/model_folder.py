@@ -23,8 +23,13 @@ class Served:
     folder: str
 
 
-def pinned(model: str, tracking_uri: str) -> str:
+def pinned(model: str, tracking_uri: str, stand_in: str = "") -> str:
     """The address with an alias replaced by the version it stands for now; a folder made absolute.
+
+    Args:
+        model: see `settings.Args`.
+        tracking_uri: the MLflow store.
+        stand_in: see `settings.Args`.
 
     Raises:
         UserError: there is no such model, version or folder.
@@ -32,9 +37,14 @@ def pinned(model: str, tracking_uri: str) -> str:
     if not model.startswith("models:"):
         load_spec(model)
         return str(Path(model).resolve())
-    from idgbr.registry.versions import resolve  # seconds to import, and not needed for a folder
+    from idgbr.registry.versions import UnknownVersion, resolve  # seconds to import, and not needed for a folder
 
-    return f"models:/{resolve(model, tracking_uri)[1]}"
+    try:
+        return f"models:/{resolve(model, tracking_uri)[1]}"
+    except UnknownVersion:
+        if not stand_in:
+            raise
+        return pinned(stand_in, tracking_uri)
 
 
 def find(address: str, tracking_uri: str) -> Served:

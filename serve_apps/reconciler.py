@@ -224,8 +224,9 @@ def _target(flags: Flags) -> Target:
     for app in config.get("applications") or []:
         if app.get("name") == flags.application:
             # Absolute, since replicas have working directories of their own.
-            store = {"model": f"models:/{flags.model}@{flags.alias}", "tracking_uri": absolute_uri(flags.tracking_uri)}
-            app["args"] = {**(app.get("args") or {}), **store}
+            followed = {"model": f"models:/{flags.model}@{flags.alias}", "stand_in": ""}
+            store = {"tracking_uri": absolute_uri(flags.tracking_uri)}
+            app["args"] = {**(app.get("args") or {}), **followed, **store}
     return RunningServe(flags.serve, config, flags.application)
 
 

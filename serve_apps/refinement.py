@@ -34,7 +34,7 @@ def build(args: Args) -> serve.Application:
         UserError: there is no such model, or the keys cannot be read.
     """
     Keys.read(args.access)
-    user_config = {"model": pinned(args.model, args.tracking_uri)}
+    user_config = {"model": pinned(args.model, args.tracking_uri, args.stand_in)}
     drain_s = args.limits.request_s
     stages = [
         cast(Deployment, deployment)

@@ -69,11 +69,11 @@ def read_service(path: str, **changes: Any) -> tuple[HTTPOptions, Args]:
 
 def main(flags: Flags) -> dict[str, object]:
     """Serves until SIGINT or SIGTERM."""
-    http, args = read_service(flags.config, **({"model": flags.model} if flags.model else {}))
+    http, args = read_service(flags.config, **({"model": flags.model, "stand_in": ""} if flags.model else {}))
     http.port = flags.port or http.port
     check_bind(http.host, Keys.read(args.access), args.access)
     try:
-        model = pinned(args.model, args.tracking_uri)
+        model = pinned(args.model, args.tracking_uri, args.stand_in)
     except UserError as error:
         raise UserError(f"{error}\nargs.model of {flags.config}: `make demo` makes the demo's model") from error
     root = str(Path(__file__).resolve().parents[1])

@@ -106,6 +106,8 @@ class Args(Node):
     model: str
     """models:/NAME@ALIAS (resolved to its version once, when the application is built), models:/NAME/VERSION, or a
     model folder that every node sees at this path."""
+    stand_in: str = ""
+    """Another such address, served while `model` stands for nothing: the challenger before the first promotion."""
     tracking_uri: str = "sqlite:///mlflow.db"
     """MLflow store that models:/ addresses are looked up in."""
     gateway: GatewayArgs = GatewayArgs()

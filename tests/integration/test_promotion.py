@@ -18,10 +18,11 @@ from promotion_toys import NAME, gate_experiment, trained_model
 from idgbr.config.tree import Experiment
 from idgbr.distributed.promotion import promote, recorded_experiment
 from idgbr.errors import Refused, UserError
-from idgbr.registry.aliases import roll_back, status
+from idgbr.registry.aliases import install, roll_back, status
 from idgbr.registry.store import connect
 from idgbr.registry.tracking import Tracker
 from idgbr.registry.versions import register
+from serve_apps.model_folder import pinned
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -192,6 +193,21 @@ def test_a_rollback_while_a_challenger_is_measured_begins_it_again(
     assert judged == [f"{NAME}/2", f"{NAME}/1"]
     assert client.get_model_version(NAME, "3").tags["gate.against"] == f"{NAME}/1"
     assert roles(client) == {"champion": "3", "previous": "1"}
+
+
+def test_the_service_takes_the_challenger_until_there_is_a_champion(
+    models: dict[str, Path], gate: tuple[Path, Experiment, MlflowClient]
+) -> None:
+    _, config, client = gate
+    uri = config.tracking.uri
+    champion, challenger = (f"models:/{NAME}@{role}" for role in ("champion", "challenger"))
+    register(models["fair"], NAME, uri=uri)
+    assert pinned(champion, uri, challenger) == f"models:/{NAME}/1"
+    with pytest.raises(UserError, match="no such version; versions: 1; aliases: @challenger"):
+        pinned(champion, uri)
+    install(client, NAME, "1", "by hand")
+    register(models["good"], NAME, uri=uri)
+    assert pinned(champion, uri, challenger) == f"models:/{NAME}/1"
 
 
 def race(path: Path, folder: Path) -> list[dict[str, Any]]:

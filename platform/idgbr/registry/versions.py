@@ -51,7 +51,12 @@ _REQUIREMENTS = (
 )
 """What prediction imports; pinned to the versions the model was made with."""
 
+
 _ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+
+
+class UnknownVersion(UserError):
+    """An address of the right form that stands for nothing in the store."""
 
 
 def register(
@@ -124,7 +129,8 @@ def resolve(model: str, uri: str) -> tuple[Path, str]:
         The folder, and a label to show: "NAME/VERSION", or the folder's name.
 
     Raises:
-        UserError: No such model, version or alias (those that exist are named), or no model folder.
+        UnknownVersion: No such model, version or alias; those that exist are named.
+        UserError: No address, or no model folder.
     """
     if not model.startswith("models:"):
         folder = check_folder(model)
@@ -210,10 +216,10 @@ def _version(client: MlflowClient, model: str, match: re.Match[str], uri: str) -
         models = {found.name: found for found in client.search_registered_models()}
     if name not in models:
         known = ", ".join(sorted(models)) or "none"
-        raise UserError(f"{model}: no model of this name in {uri}; registered there: {known}") from None
+        raise UnknownVersion(f"{model}: no model of this name in {uri}; registered there: {known}") from None
     aliases = ", ".join(f"@{key}" for key in sorted(client.get_registered_model(name).aliases)) or "none"
     numbers = ", ".join(sorted((str(v.version) for v in _versions(client, name)), key=int)) or "none"
-    raise UserError(f"{model}: the model has no such version; versions: {numbers}; aliases: {aliases}") from None
+    raise UnknownVersion(f"{model}: the model has no such version; versions: {numbers}; aliases: {aliases}") from None
 
 
 def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
