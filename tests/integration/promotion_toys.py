@@ -87,12 +87,20 @@ def trained_model(folder: Path, steps: int, seed: int = 0, name: str = NAME) -> 
     return save_model(target, spec, *parts, sample, seen)
 
 
-def gate_experiment(folder: Path, uri: str, **gate: object) -> tuple[Path, Experiment]:
-    """The YAML file of an experiment whose gate stands on new toy scenes, and what it holds."""
+def gate_scenes(folder: Path) -> Path:
+    """A folder with new toy scenes for a gate."""
     scenes = folder / "gate"
     scenes.mkdir(parents=True, exist_ok=True)
     for number in range(GATE_SCENES):
         toy_region(scenes, f"scene{number}", 128, "test", seed=200 + number)
+    return scenes
+
+
+def gate_experiment(folder: Path, uri: str, scenes: Path, **gate: object) -> tuple[Path, Experiment]:
+    """The YAML file of an experiment whose gate stands on toy scenes, and what it holds.
+
+    Maps of the scenes are kept beside them: tests on the same scenes map with each model once.
+    """
     tree = {
         "data": {
             "name": NAME,
@@ -118,7 +126,7 @@ def gate_experiment(folder: Path, uri: str, **gate: object) -> tuple[Path, Exper
             **gate,
         },
         "tracking": {"uri": uri, "model_name": NAME},
-        "resources": {"storage": str(folder / "runs"), "infer_workers": 1, "cpus_per_worker": 0.5},
+        "resources": {"storage": str(scenes.with_name("runs")), "infer_workers": 1, "cpus_per_worker": 0.5},
     }
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump(tree))

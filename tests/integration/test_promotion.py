@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import ray
 from mlflow import MlflowClient
-from promotion_toys import NAME, gate_experiment, trained_model
+from promotion_toys import NAME, gate_experiment, gate_scenes, trained_model
 
 from idgbr.config.tree import Experiment
 from idgbr.distributed.promotion import promote, recorded_experiment
@@ -25,6 +25,7 @@ from idgbr.registry.versions import register
 from serve_apps.model_folder import pinned
 
 ROOT = Path(__file__).parents[2]
+TIMES = 20
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
@@ -35,11 +36,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: trained_model(folder / name, steps) for name, steps in (("poor", 2), ("fair", 6), ("good", 20))}
 
 
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return gate_scenes(tmp_path_factory.mktemp("ground"))
+
+
 @pytest.fixture
-def gate(tmp_path: Path) -> tuple[Path, Experiment, MlflowClient]:
+def gate(tmp_path: Path, scenes: Path) -> tuple[Path, Experiment, MlflowClient]:
     """An experiment with an empty store of its own."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    path, experiment = gate_experiment(tmp_path, uri)
+    path, experiment = gate_experiment(tmp_path, uri, scenes)
     return path, experiment, connect(uri)
 
 
@@ -154,18 +160,19 @@ def test_a_model_of_another_task_and_a_model_that_is_not_there(
 def test_without_a_configuration_the_gate_is_the_champions(
     models: dict[str, Path], gate: tuple[Path, Experiment, MlflowClient]
 ) -> None:
-    _, config, _ = gate
+    _, config, client = gate
     uri = config.tracking.uri
     with Tracker(config.tracking, "made-it", config) as tracker:
         register(models["fair"], NAME, uri=uri, run_id=tracker.run_id)
     assert recorded_experiment(NAME, uri) == config
-    promote(config, NAME)
+    install(client, NAME, "1", "by hand")
     lenient = config.model_copy(update={"gate": config.gate.model_copy(update={"margins": {"miou": 1.0}})})
     with Tracker(config.tracking, "next", lenient) as tracker:
         register(models["good"], NAME, uri=uri, run_id=tracker.run_id)
     assert recorded_experiment(NAME, uri) == config
 
 
+@pytest.mark.slow
 def test_a_rollback_while_a_challenger_is_measured_begins_it_again(
     models: dict[str, Path], gate: tuple[Path, Experiment, MlflowClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,10 +235,10 @@ def race(path: Path, folder: Path) -> list[dict[str, Any]]:
     return out
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_two_promotions_at_once_give_one_verdict(
-    times: int, models: dict[str, Path], gate: tuple[Path, Experiment, MlflowClient], tmp_path: Path
+    models: dict[str, Path], gate: tuple[Path, Experiment, MlflowClient], tmp_path: Path
 ) -> None:
     """Better and worse challengers in turn: one verdict each time, both processes say it, and the aliases fit it."""
     path, config, client = gate
@@ -240,7 +247,7 @@ def test_two_promotions_at_once_give_one_verdict(
         register(models[name], NAME, uri=uri)
     client.set_registered_model_alias(NAME, "champion", "1")
     experiment = client.get_experiment_by_name(config.tracking.experiment)
-    for turn in range(times):
+    for turn in range(TIMES):
         better = turn % 2 == 0
         challenger = "2" if better else "3"
         client.set_registered_model_alias(NAME, "champion", "1")
