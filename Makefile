@@ -15,13 +15,13 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 export MPLBACKEND ?= Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-slow lint clean
+.PHONY: help demo serve test test-slow browser lint clean
 
 help:
 	@echo "make demo       train, evaluate and refine on synthetic scenes (about 15 minutes on 2 cores)"
 	@echo "make serve      the demo's model behind http://127.0.0.1:8000, with a page to look at"
 	@echo "make test       ruff, mypy, import-linter, tests (under 20 minutes)"
-	@echo "make test-slow  the tests that take minutes each"
+	@echo "make test-slow  the tests that take minutes each; installs Chromium for those of the page where it can"
 	@echo "make clean      remove the virtual environment"
 
 # Built anew only when the lock or the project's metadata change; pip then installs only what differs.
@@ -49,9 +49,17 @@ lint: $(STAMP)
 test: lint
 	$(BIN)/pytest -m "not slow"
 
-# pytest ends with 5 where no test is marked slow.
-test-slow: $(STAMP)
-	$(BIN)/pytest -m slow || test $$? -eq 5
+test-slow: $(STAMP) browser
+	$(BIN)/pytest -m slow
+
+# The page is tested in a browser: Debian's, where root may install it.
+browser:
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then :; \
+	elif test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+		apt-get install --yes --quiet --no-install-recommends chromium chromium-driver \
+			|| { apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends chromium chromium-driver; } \
+			|| echo "The page is not tested: chromium and chromium-driver could not be installed"; \
+	else echo "The page is not tested: install chromium and chromedriver (Debian: apt-get install chromium chromium-driver)"; fi
 
 clean:
 	rm -rf $(VENV)

@@ -58,7 +58,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def request_id_of(request: Request) -> str:
-    """The caller's own id where it sent a plausible one, so that both sides' logs meet."""
+    """The caller's own id where it sent a plausible one, so that both logs meet; Serve's proxy answers with it."""
     if not hasattr(request.state, "id"):
         given = request.headers.get("x-request-id", "")
         plausible = 0 < len(given) <= 64 and given.replace("-", "").replace("_", "").isalnum() and given.isascii()
@@ -68,7 +68,7 @@ def request_id_of(request: Request) -> str:
 
 def problem_response(problem: Problem, request_id: str) -> Response:
     """A problem as application/problem+json (RFC 9457)."""
-    headers = {"x-request-id": request_id}
+    headers: dict[str, str] = {}
     if problem.retry_after is not None:
         headers["retry-after"] = str(problem.retry_after)
     if problem.status == 401:

@@ -191,7 +191,7 @@ class Gateway:
                 await lines.aclose()
                 self._log(request, caller, status, started, {})
 
-        return StreamingResponse(body(), media_type=NDJSON, headers={"x-request-id": request_id})
+        return StreamingResponse(body(), media_type=NDJSON)
 
     async def _lines(self, asked: MapRequest) -> AsyncGenerator[Any, None]:
         """The scene worker's lines within the time limit; it stops when this is closed."""
@@ -233,7 +233,6 @@ class Gateway:
         total = (time.perf_counter() - started) * 1e3
         timings = {**reply.milliseconds, "total": round(total, 1)}
         headers = {
-            "x-request-id": request_id,
             "x-idgbr-model": reply.model,
             "x-idgbr-windows": ", ".join(f"{name}={count}" for name, count in reply.windows.items()),
             "server-timing": ", ".join(f"{name};dur={value}" for name, value in timings.items()),

@@ -47,6 +47,7 @@ async function refine() {
   if (!state.image || state.abort) return;
   state.abort = new AbortController();
   state.result = null;
+  offerDownloads(false);
   busy(true);
   const started = performance.now();
   const body = new FormData();
@@ -103,6 +104,7 @@ async function finish(told, started) {
     "Model": told.model,
   });
   $("results").hidden = false;
+  offerDownloads(true);
 }
 
 const seconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
@@ -125,6 +127,11 @@ function facts(told) {
     text.textContent = value;
     return [term, text];
   }));
+}
+
+// What is saved is the map that is shown; there is none while one is made, or after an error.
+function offerDownloads(yes) {
+  for (const name of ["as-tiff", "as-png", "as-geojson"]) $(name).disabled = !yes;
 }
 
 function busy(yes) {
@@ -165,7 +172,7 @@ async function saveGeoJson() {
   } catch (error) {
     showProblem(error);
   } finally {
-    $("as-geojson").disabled = false;
+    $("as-geojson").disabled = !state.result;
   }
 }
 

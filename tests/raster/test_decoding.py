@@ -94,6 +94,8 @@ BAD = {
     "objects": (npy(np.array([[["x"]]], dtype=object)), "content"),
     "half an npy": (npy(IMAGE)[:-9], "damaged"),
     "npy without a header": (b"\x93NUMPY\x01\x00\x05\x00abc", "damaged"),
+    "npy with half a header": (b"\x93NUMPY\x01\x00\x10\x00{'shape': rubbish", "damaged"),
+    "a tiff's first bytes": (b"II*\x00", "damaged"),
     "npy that claims more": (npy(IMAGE).replace(b"(3, 20, 30)", b"(3, 99, 99)"), "damaged"),
     "four dimensions": (npy(np.zeros((1, 3, 4, 4), np.uint8)), "content"),
 }
@@ -105,7 +107,8 @@ def test_what_is_refused(name: str) -> None:
     with pytest.raises(BadImage) as caught:
         decode_image(body, (1, 2, 3), LIMITS)
     assert caught.value.fault == fault, caught.value
-    assert "vsimem" not in str(caught.value)
+    # Nothing of the file in memory that it was opened as.
+    assert "vsimem" not in str(caught.value) and ".tif" not in str(caught.value)
 
 
 def test_coarse_maps() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import tokenize
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -238,7 +239,7 @@ def _read_npy(body: bytes, limits: ImageLimits, what: str) -> NDArray:
         version = np.lib.format.read_magic(stream)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = reader(stream)
-    except (ValueError, KeyError, TypeError, SyntaxError, EOFError) as error:
+    except (ValueError, KeyError, TypeError, SyntaxError, EOFError, tokenize.TokenError) as error:
         raise BadImage("damaged", f"{what}: not a readable .npy header ({str(error)[:200]})") from error
     if dtype.kind not in "uif" or dtype.hasobject:
         raise BadImage("content", f"{what}: pixels are {dtype}; expected integers or real numbers")
@@ -276,5 +277,5 @@ def _from_array(array: NDArray, bands: Sequence[int | str]) -> Picture:
 
 def _brief(error: BaseException, name: str) -> str:
     """The error's words without the address of the file in memory."""
-    folder = name.rpartition("/")[0]
-    return reason(error).replace(f"{name}: ", "").replace(name, "the file").replace(folder, "")
+    folder, _, file = name.rpartition("/")
+    return reason(error).replace(f"{name}: ", "").replace(name, "the file").replace(f"{file}: ", "").replace(folder, "")
