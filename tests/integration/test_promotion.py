@@ -25,7 +25,8 @@ from idgbr.registry.versions import register
 from serve_apps.model_folder import pinned
 
 ROOT = Path(__file__).parents[2]
-TIMES = 20
+TIMES = int(os.environ.get("IDGBR_TEST_RACES", "3"))
+"""Races of two promotions; each takes half a minute on two quiet cores."""
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
