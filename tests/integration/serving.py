@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,9 @@ from serve_apps.refinement import build
 from serve_apps.settings import Args
 
 ROOT = Path(__file__).parents[2]
-PORT = 8265 - 200
+with socket.socket() as _free:  # two test runs on one machine must not answer each other's requests
+    _free.bind(("127.0.0.1", 0))
+    PORT = _free.getsockname()[1]
 URL = f"http://127.0.0.1:{PORT}"
 SMALL: dict[str, Any] = {
     "gateway": {"num_cpus": 0.1, "max_replicas": 1},

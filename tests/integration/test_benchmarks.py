@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,7 @@ def test_the_savings_are_exact_and_counted() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("IDGBR_TEST_QUALITY"), reason="IDGBR_TEST_QUALITY is not set")
 def test_quality_of_refiner_and_control_in_one_command(tmp_path: Path) -> None:
     config = tmp_path / "toy.yaml"
     config.write_text(QUALITY.format(folder=tmp_path))
