@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
 from idgbr import IGNORE
-from idgbr.config.tree import SamplerConfig, WindowsConfig
+from idgbr.config.inference import WindowsConfig
+from idgbr.config.models import SamplerConfig
 from idgbr.inference.planes import to_planes
 from idgbr.models.package import ModelSpec
 from idgbr.raster.blending import StripBlender

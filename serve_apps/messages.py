@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from idgbr.config.tree import SamplerConfig
+from idgbr.config.models import SamplerConfig
 
 Output = Literal["image", "coarse", "refined", "uncertainty"]
 GEOTIFF, PNG, GEOJSON = "image/tiff", "image/png", "application/geo+json"

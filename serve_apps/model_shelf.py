@@ -76,10 +76,22 @@ class ModelShelf(Generic[Model]):
         self._failed: dict[str, tuple[float, str]] = {}
         self._released = asyncio.Condition()
         self._desired, self._active, self._error = "", "", ""
+        self._background: set[asyncio.Task[None]] = set()
 
     @property
     def status(self) -> ShelfStatus:
         return ShelfStatus(self._desired, self._active, tuple(self._held), self._error)
+
+    async def follow(self, user_config: dict[str, Any]) -> None:
+        """For a deployment's `reconfigure`: at the start it waits for the model. Later it must not, since a replica
+        gets no calls while `reconfigure` runs.
+        """
+        first = not self._desired
+        task = asyncio.create_task(self.activate(user_config))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        if first:
+            await task
 
     async def activate(self, config: Any) -> None:
         """Makes a version the active one, once it is loaded and tested; until then, and if it fails, the old one stays.

@@ -20,7 +20,7 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from idgbr import IGNORE
-from idgbr.config.tree import SamplerConfig
+from idgbr.config.models import SamplerConfig
 from idgbr.errors import UserError
 from idgbr.raster.decoding import BadImage, ImageLimits, Picture, decode_coarse, decode_image
 from idgbr.raster.encoding import preview_png
@@ -59,16 +59,10 @@ class SceneWorker:
         self._pool = ThreadPoolExecutor(args.scenes.threads, "scenes")
         self._metrics = StageMetrics()
         self._shelf: ModelShelf[Served] = ModelShelf(self._load, args.limits.request_s, self._metrics.show_model)
-        self._background: set[asyncio.Task[None]] = set()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Serve calls this with the `user_config`; see `stages._Stage.reconfigure`."""
-        first = not self._shelf.status.desired
-        task = asyncio.create_task(self._shelf.activate(user_config))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        if first:
-            await task
+        """Serve calls this with the `user_config`: which model to serve."""
+        await self._shelf.follow(user_config)
 
     async def describe(self) -> dict[str, Any]:
         """What /v1/model tells: the model, its versions here and in a replica of each stage."""

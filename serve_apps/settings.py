@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Node(BaseModel):
-    """A node of the tree: immutable, unknown keys refused, docstrings of the fields become their help."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+from idgbr.config.node import Node
 
 
 class DeploymentArgs(Node):

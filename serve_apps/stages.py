@@ -89,20 +89,12 @@ class _Stage(ABC):
             return await asyncio.get_running_loop().run_in_executor(self._loader, work)
 
         self._shelf: ModelShelf[Predictor] = ModelShelf(load_model, drain_s, self._metrics.show_model)
-        self._background: set[asyncio.Task[None]] = set()
         self._batched.set_max_batch_size(args.batch)  # type: ignore[attr-defined]
         self._batched.set_batch_wait_timeout_s(args.batch_wait_s)  # type: ignore[attr-defined]
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Serve calls this with the `user_config`. At the start it waits for the model; later it must not, since a
-        replica gets no calls while it runs.
-        """
-        first = not self._shelf.status.desired
-        task = asyncio.create_task(self._shelf.activate(user_config))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        if first:
-            await task
+        """Serve calls this with the `user_config`: which model to serve."""
+        await self._shelf.follow(user_config)
 
     async def status(self) -> ShelfStatus:
         """Versions desired, active and held, and why the desired one is not active."""

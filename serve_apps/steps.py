@@ -11,7 +11,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from idgbr.config.tree import SamplerConfig
+from idgbr.config.models import SamplerConfig
 from idgbr.raster.encoding import palette_png
 from serve_apps.assembly import Assembly, Maps
 from serve_apps.messages import Predicted

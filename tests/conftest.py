@@ -9,15 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from idgbr.config.tree import (
-    ClassSpec,
-    CoarseConfig,
-    CoarseWindows,
-    InferenceConfig,
-    RefinerConfig,
-    RefinerWindows,
-    SamplerConfig,
-)
+from idgbr.config.data import ClassSpec
+from idgbr.config.inference import CoarseWindows, InferenceConfig, RefinerWindows
+from idgbr.config.models import CoarseConfig, RefinerConfig, SamplerConfig
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.inference.predictor import Predictor
 from idgbr.models.coarse import build_coarse

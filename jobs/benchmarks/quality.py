@@ -19,7 +19,8 @@ from pydantic import Field
 
 from idgbr.cli import ExperimentFlags, Switch
 from idgbr.config.load import validate
-from idgbr.config.tree import Experiment, SamplerConfig
+from idgbr.config.models import SamplerConfig
+from idgbr.config.tree import Experiment
 from idgbr.errors import UserError
 
 GRID = [

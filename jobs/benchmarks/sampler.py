@@ -53,7 +53,7 @@ def main(flags: Flags) -> dict[str, object]:
     from rich.table import Table
 
     from benchmarks._plain import plain_loop
-    from idgbr.config.tree import RefinerConfig, SamplerConfig
+    from idgbr.config.models import RefinerConfig, SamplerConfig
     from idgbr.models.sampler import follow
     from idgbr.models.schedule import Steps
 

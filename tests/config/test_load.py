@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from idgbr.config.data import FolderSource, SyntheticSource
 from idgbr.config.keys import nearest, walk
 from idgbr.config.load import load_experiment, read_yaml
-from idgbr.config.tree import Experiment, FolderSource, SyntheticSource
+from idgbr.config.tree import Experiment
 from idgbr.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -50,7 +51,7 @@ def test_override_wins_over_the_file_and_leaves_its_neighbours(tmp_path: Path) -
 def test_a_section_set_in_part_keeps_its_own_defaults(tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", training={"refiner": {"steps": 3}})
     training = load_experiment(path).training
-    assert (training.refiner.ema, training.refiner.precision) == (0.99, "bf16")
+    assert (training.refiner.ema, training.refiner.precision) == (0.99, "auto")
     assert (training.coarse.ema, training.coarse.precision) == (0.0, "fp32")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rasterio.transform import from_origin
 
-from idgbr.config.tree import ClassSpec, DataConfig, FolderSource
+from idgbr.config.data import ClassSpec, DataConfig, FolderSource
 from idgbr.raster.gdal import open_quietly
 
 CLASSES = [

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from idgbr.config.tree import AugmentationConfig
+from idgbr.config.data import AugmentationConfig
 from idgbr.datasets.augmentation import augment, dihedral, inverse_dihedral
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idgbr.config.tree import ClassSpec, DataConfig, FolderSource, JsonlSource, LabelConfig, SplitConfig
+from idgbr.config.data import ClassSpec, DataConfig, FolderSource, JsonlSource, LabelConfig, SplitConfig
 from idgbr.datasets.catalogue import catalogue, check_gsd
 from idgbr.datasets.jsonl import write_lists
 from idgbr.datasets.labelled import unique_ids

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from idgbr import IGNORE
-from idgbr.config.tree import AugmentationConfig, DataConfig, LabelConfig, SamplingConfig, SplitConfig
+from idgbr.config.data import AugmentationConfig, DataConfig, LabelConfig, SamplingConfig, SplitConfig
 from idgbr.datasets.catalogue import catalogue
 from idgbr.datasets.draws import DrawPlan
 from idgbr.datasets.lattice import boundary_mask, build_lattice, cell_size, read_index_raster

@@ -8,7 +8,7 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
-from idgbr.config.tree import ClassSpec, DataConfig, FolderSource
+from idgbr.config.data import ClassSpec, DataConfig, FolderSource
 from idgbr.datasets.ground import TILE, shared, tile_hashes
 from idgbr.datasets.labelled import LabelledScene
 from idgbr.datasets.prepare import PreparedRegion, prepare_region

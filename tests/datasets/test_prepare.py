@@ -11,7 +11,7 @@ import shapely
 from rich.console import Console
 
 from idgbr import IGNORE
-from idgbr.config.tree import Box, DataConfig, FileRegion, FolderSource, LabelConfig, SplitConfig
+from idgbr.config.data import Box, DataConfig, FileRegion, FolderSource, LabelConfig, SplitConfig
 from idgbr.datasets.catalogue import catalogue
 from idgbr.datasets.fingerprint import fingerprint
 from idgbr.datasets.lattice import boundary_mask, read_index_raster

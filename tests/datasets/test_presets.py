@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idgbr.config.tree import ClassSpec, DataConfig, LabelConfig, PresetSource, SplitConfig
+from idgbr.config.data import ClassSpec, DataConfig, LabelConfig, PresetSource, SplitConfig
 from idgbr.datasets.catalogue import catalogue
 from idgbr.datasets.labelled import LabelledScene
 from idgbr.datasets.prepare import prepare_region

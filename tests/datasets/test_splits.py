@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from idgbr.config.tree import Box, DataConfig, FileRegion, SplitConfig
+from idgbr.config.data import Box, DataConfig, FileRegion, SplitConfig
 from idgbr.datasets.catalogue import catalogue
 from idgbr.datasets.labelled import LabelledScene
 from idgbr.datasets.splits import Region, split_regions

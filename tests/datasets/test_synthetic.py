@@ -7,7 +7,7 @@ import numpy as np
 import rasterio
 
 from idgbr import IGNORE
-from idgbr.config.tree import DataConfig, SplitConfig, SyntheticSource
+from idgbr.config.data import DataConfig, SplitConfig, SyntheticSource
 from idgbr.datasets.catalogue import catalogue
 from idgbr.datasets.splits import split_regions
 from idgbr.datasets.synthetic import SYNTHETIC_CLASSES, make_scenes

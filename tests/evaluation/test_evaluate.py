@@ -14,7 +14,7 @@ from affine import Affine
 from rich.console import Console
 
 from idgbr import IGNORE
-from idgbr.config.tree import ClassSpec
+from idgbr.config.data import ClassSpec
 from idgbr.errors import UserError
 from idgbr.evaluation.baselines import available
 from idgbr.evaluation.evaluate import evaluate_region, merge_methods, summarise

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from idgbr import IGNORE
-from idgbr.config.tree import GainConfig, GateConfig
+from idgbr.config.evaluation import GainConfig, GateConfig
 from idgbr.evaluation.evaluate import merge_methods
 from idgbr.evaluation.gate import compare_rules, differences
 from idgbr.evaluation.pieces import pieces_of

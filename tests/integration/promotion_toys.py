@@ -10,17 +10,11 @@ import yaml
 from toys import CLASSES, toy_region
 
 from idgbr import IGNORE
+from idgbr.config.data import ClassSpec
+from idgbr.config.inference import CoarseWindows, InferenceConfig, RefinerWindows
 from idgbr.config.load import load_experiment
-from idgbr.config.tree import (
-    ClassSpec,
-    CoarseConfig,
-    CoarseWindows,
-    Experiment,
-    InferenceConfig,
-    RefinerConfig,
-    RefinerWindows,
-    SamplerConfig,
-)
+from idgbr.config.models import CoarseConfig, RefinerConfig, SamplerConfig
+from idgbr.config.tree import Experiment
 from idgbr.datasets.ground import tile_hashes
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.inference.predictor import Predictor

@@ -10,9 +10,7 @@ import rasterio
 from toys import CLASSES, toy_region
 
 from idgbr import IGNORE
-from idgbr.config.tree import (
-    ResourcesConfig,
-)
+from idgbr.config.tree import ResourcesConfig
 from idgbr.distributed.refine import RefineRequest, refine
 from idgbr.distributed.sheets import adjacent
 from idgbr.errors import UserError

@@ -18,18 +18,11 @@ from mlflow.entities import Run
 from rasterio.transform import from_origin
 
 import idgbr
-from idgbr.config.tree import (
-    ClassSpec,
-    CoarseConfig,
-    CoarseWindows,
-    InferenceConfig,
-    RefinerConfig,
-    RefinerTraining,
-    RefinerWindows,
-    SamplerConfig,
-    TrackingConfig,
-    TrainingConfig,
-)
+from idgbr.config.data import ClassSpec
+from idgbr.config.inference import CoarseWindows, InferenceConfig, RefinerWindows
+from idgbr.config.models import CoarseConfig, RefinerConfig, SamplerConfig
+from idgbr.config.training import RefinerTraining, TrainingConfig
+from idgbr.config.tree import TrackingConfig
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.errors import UserError
 from idgbr.models.coarse import build_coarse

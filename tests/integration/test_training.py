@@ -9,17 +9,9 @@ import numpy as np
 import pytest
 from toys import CLASSES, WINDOW, toy_stage
 
-from idgbr.config.tree import (
-    AugmentationConfig,
-    ClassSpec,
-    DataConfig,
-    Experiment,
-    RefinerConfig,
-    ResourcesConfig,
-    SamplerConfig,
-    SamplingConfig,
-    SyntheticSource,
-)
+from idgbr.config.data import AugmentationConfig, ClassSpec, DataConfig, SamplingConfig, SyntheticSource
+from idgbr.config.models import RefinerConfig, SamplerConfig
+from idgbr.config.tree import Experiment, ResourcesConfig
 from idgbr.datasets.draws import DrawPlan
 from idgbr.distributed.source import PlannedWindows, planned_batches, rank_slice
 from idgbr.distributed.stage import TaskSpec

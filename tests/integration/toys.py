@@ -15,7 +15,8 @@ from rasterio.transform import from_origin
 from torch import Tensor, nn
 
 from idgbr import IGNORE
-from idgbr.config.tree import AugmentationConfig, SamplingConfig, StageTraining
+from idgbr.config.data import AugmentationConfig, SamplingConfig
+from idgbr.config.training import StageTraining
 from idgbr.datasets.draws import Draw, DrawPlan
 from idgbr.datasets.normalisation import BandStats, Normalisation
 from idgbr.datasets.prepare import PreparedRegion

@@ -9,7 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from idgbr.config.tree import CoarseConfig
+from idgbr.config.models import CoarseConfig
 from idgbr.errors import UserError
 from idgbr.models.coarse import build_coarse, padded_logits
 from idgbr.models.condition_encoder import FrozenImageEncoder

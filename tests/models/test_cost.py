@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from idgbr.config.tree import RefinerConfig, RefinerTraining, SamplerConfig
+from idgbr.config.models import RefinerConfig, SamplerConfig
+from idgbr.config.training import RefinerTraining
 from idgbr.models.cost import refiner_cost
 
 SETTINGS = RefinerConfig(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from idgbr.config.tree import SamplerConfig
+from idgbr.config.models import SamplerConfig
 from idgbr.models.refiner import Refiner
 from idgbr.models.release import load_release
 from idgbr.models.sampler import decode

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from idgbr import IGNORE
-from idgbr.config.tree import SamplerConfig
+from idgbr.config.models import SamplerConfig
 from idgbr.evaluation.blocks import Blocks
 from idgbr.evaluation.repair import repair_counts, repair_shares
 from idgbr.models.guard import guarded, one_hot

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from idgbr.config.tree import MeanFieldConfig
+from idgbr.config.models import MeanFieldConfig
 from idgbr.models.mean_field import mean_field
 
 SETTINGS = MeanFieldConfig(rounds=5)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from idgbr.config.tree import RefinerConfig, SamplerConfig
+from idgbr.config.models import RefinerConfig, SamplerConfig
 from idgbr.models.refiner import Refiner
 from idgbr.models.sampler import decode, follow
 from idgbr.models.schedule import Steps

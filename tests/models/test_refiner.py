@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from idgbr.config.tree import RefinerConfig, SamplerConfig
+from idgbr.config.models import RefinerConfig, SamplerConfig
 from idgbr.dihedral import dihedral, inverse_dihedral
 from idgbr.models.guidance import GuidanceNet
 from idgbr.models.noise import ground_noise
 from idgbr.models.refiner import Refiner
 from idgbr.models.sampler import sample
 from idgbr.models.schedule import build_schedule
-from idgbr.models.unet_halves import down, up
+from jobs.benchmarks._plain import plain_prediction
 
 CLASSES = 3
 
@@ -87,23 +87,8 @@ def test_what_is_prepared_once_equals_what_is_computed_at_every_step(inputs: tup
     with torch.no_grad():
         latents = torch.randn(3, refiner.latent_channels, 8, 8)
         got = refiner(latents, timestep, refiner.prepare(image, coarse), guidance=2.0)
-        features = down(refiner.denoiser, latents, timestep)
-        conditions = zip(*refiner.encoder(image, image, refiner.encode_labels(coarse), None), strict=True)
-        residuals = []
-        for block, feature, (of_image, of_coarse) in zip(
-            refiner.guidance.blocks, features.all(), conditions, strict=True
-        ):
-            condition = torch.cat([of_image, of_coarse], 1)
-            fused = block.fuse(torch.cat([feature, condition], 1))
-            position = block.positions(*feature.shape[-2:])
-            query = block.norm_query(block.to_query(fused).flatten(2).mT + position)
-            tokens = block.norm_key(block.to_key(condition).flatten(2).mT + position)
-            for layer in block.layers:
-                tokens = layer(query, layer.keys(tokens), layer.values(tokens), tokens)
-            residuals.append(block.to_residual(block.norm_out(tokens).mT.unflatten(2, feature.shape[-2:])) + fused)
-        plain = refiner.denoiser(latents, timestep, None).sample
-        guided = up(refiner.denoiser, down(refiner.denoiser, latents, timestep), residuals)
-    torch.testing.assert_close(got, plain + 2.0 * (guided - plain), atol=1e-4, rtol=1e-4)
+        plain = plain_prediction(refiner, image, refiner.encode_labels(coarse), latents, timestep, guidance=2.0)
+    torch.testing.assert_close(got, plain, atol=1e-4, rtol=1e-4)
 
 
 def test_residuals_start_at_zero_beside_a_pretrained_denoiser() -> None:

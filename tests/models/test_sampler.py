@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from idgbr.config.tree import RefinerConfig, SamplerConfig
+from idgbr.config.models import RefinerConfig, SamplerConfig
 from idgbr.errors import UserError
 from idgbr.models.refiner import Refiner
 from idgbr.models.sampler import sample

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from idgbr.config.tree import ClassSpec, LabelConfig
+from idgbr.config.data import ClassSpec, LabelConfig
 from idgbr.errors import UserError
 from idgbr.raster.grid import Window
 from idgbr.raster.labels import read_label

@@ -11,7 +11,7 @@ import pytest
 import shapely
 
 from idgbr import IGNORE
-from idgbr.config.tree import ClassSpec, LabelConfig
+from idgbr.config.data import ClassSpec, LabelConfig
 from idgbr.errors import UserError
 from idgbr.raster.grid import Window
 from idgbr.raster.labels import label_reader, read_label

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from idgbr.config.tree import AlignmentConfig, RefinerConfig
+from idgbr.config.models import RefinerConfig
+from idgbr.config.training import AlignmentConfig
 from idgbr.datasets.normalisation import IMAGENET, Normalisation
 from idgbr.errors import UserError
 from idgbr.models.refiner import Refiner

@@ -9,7 +9,9 @@ import torch
 
 from idgbr import IGNORE
 from idgbr.boundaries import near_boundary
-from idgbr.config.tree import ClassSpec, CoarseConfig, DataConfig, Experiment, FolderSource, RefinerConfig
+from idgbr.config.data import ClassSpec, DataConfig, FolderSource
+from idgbr.config.models import CoarseConfig, RefinerConfig
+from idgbr.config.tree import Experiment
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.errors import UserError
 from idgbr.training.coarse import CoarseTask

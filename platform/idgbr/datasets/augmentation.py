@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from idgbr import IGNORE
-from idgbr.config.tree import AugmentationConfig
+from idgbr.config.data import AugmentationConfig
 from idgbr.dihedral import dihedral, inverse_dihedral
 
 __all__ = ["augment", "dihedral", "inverse_dihedral"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from idgbr.config.tree import DataConfig, FolderSource, JsonlSource, PresetSource, SyntheticSource
+from idgbr.config.data import DataConfig, FolderSource, JsonlSource, PresetSource, SyntheticSource
 from idgbr.datasets.jsonl import jsonl_scenes
 from idgbr.datasets.labelled import (
     LabelledScene,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from idgbr.config.tree import AugmentationConfig, SamplingConfig
+from idgbr.config.data import AugmentationConfig, SamplingConfig
 from idgbr.datasets.lattice import Positions, build_lattice
 from idgbr.errors import UserError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from idgbr.config.tree import DataConfig, JsonlSource
+from idgbr.config.data import DataConfig, JsonlSource
 from idgbr.datasets.labelled import LabelledScene, make_scene, pair_up, unique_ids
 from idgbr.errors import UserError
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from statistics import median
 
-from idgbr.config.tree import DataConfig
+from idgbr.config.data import DataConfig
 from idgbr.errors import UserError
 from idgbr.raster.gdal import absolute
 from idgbr.raster.scene import Scene

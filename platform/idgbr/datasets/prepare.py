@@ -23,7 +23,7 @@ from rich import box
 from rich.table import Table
 
 from idgbr import IGNORE
-from idgbr.config.tree import ClassSpec, DataConfig
+from idgbr.config.data import ClassSpec, DataConfig
 from idgbr.datasets.lattice import boundary_mask
 from idgbr.datasets.normalisation import BandStats
 from idgbr.datasets.splits import Region

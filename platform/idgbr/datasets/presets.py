@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from idgbr.config.tree import ClassSpec, DataConfig, LabelConfig, PresetSource
+from idgbr.config.data import ClassSpec, DataConfig, LabelConfig, PresetSource
 from idgbr.datasets.labelled import LabelledScene, make_scene, unique_ids
 from idgbr.errors import UserError
 

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from idgbr.config.tree import Box, FileRegion, SplitConfig
+from idgbr.config.data import Box, FileRegion, SplitConfig
 from idgbr.datasets.labelled import LabelledScene
 from idgbr.errors import UserError
 from idgbr.raster.grid import Window

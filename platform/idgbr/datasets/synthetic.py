@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import from_origin
 
 from idgbr import IGNORE
-from idgbr.config.tree import ClassSpec, SyntheticSource
+from idgbr.config.data import ClassSpec, SyntheticSource
 from idgbr.datasets.synthetic_paint import paint_scene
 
 Split = Literal["train", "select", "test"]

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from idgbr.config.tree import CoarseConfig, Experiment, InferenceConfig, ResourcesConfig
+from idgbr.config.inference import InferenceConfig
+from idgbr.config.models import CoarseConfig
+from idgbr.config.tree import Experiment, ResourcesConfig
 from idgbr.datasets.prepare import PreparedRegion, with_coarse
 from idgbr.datasets.splits import Region
 from idgbr.distributed.scenes import PredictorSpec, SceneTask, predict_scenes

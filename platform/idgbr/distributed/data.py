@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import ray
 from rich.console import Console
 
-from idgbr.config.tree import DataConfig
+from idgbr.config.data import DataConfig
 from idgbr.datasets.catalogue import catalogue
 from idgbr.datasets.fingerprint import fingerprint
 from idgbr.datasets.normalisation import IMAGENET, Normalisation

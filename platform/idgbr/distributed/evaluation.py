@@ -49,27 +49,6 @@ def refined_maps(
     return paths
 
 
-def evaluate_maps(
-    regions: Sequence[PreparedRegion],
-    maps: Sequence[Path],
-    folder: str | Path,
-    config: Experiment,
-    model: str,
-    split: str = "test",
-) -> EvaluationResult:
-    """Measure refined maps against coarse maps and the classical refiners, and write the report.
-
-    Args:
-        regions: labelled regions with coarse maps.
-        maps: the refined map of each.
-        folder: where report and figures go.
-        config: the experiment.
-        model: how the report names the model.
-        split: which split the regions are.
-    """
-    return write_evaluation(regions, maps, tally_maps(regions, maps, config), folder, config, model, split)
-
-
 def tally_maps(regions: Sequence[PreparedRegion], maps: Sequence[Path], config: Experiment) -> list[dict[str, Tally]]:
     """What is counted of every region's maps, by method, as tasks all over the cluster."""
     settings, classes = config.evaluation, len(config.data.classes)

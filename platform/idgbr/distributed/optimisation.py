@@ -12,10 +12,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from idgbr.config.tree import StageTraining
+from idgbr.config.training import StageTraining
 from idgbr.errors import UserError
-
-AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from idgbr.models.precision import autocast
 
 
 def learning_rate(step: int, training: StageTraining) -> float:
@@ -184,8 +183,7 @@ class Optimisation:
 
     def autocast(self) -> torch.autocast:
         """The autocast context of the stage's precision."""
-        dtype = AUTOCAST[self.training.precision]
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
+        return autocast(self.training.precision, self.device)
 
     def _reducing(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         if isinstance(self.module, DistributedDataParallel) and not last:

@@ -18,7 +18,7 @@ from idgbr.datasets.ground import tile_hashes
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.coarse_maps import coarse_maps
 from idgbr.distributed.data import PreparedData, prepare_data, spread
-from idgbr.distributed.evaluation import evaluate_maps, headline, refined_maps
+from idgbr.distributed.evaluation import headline, refined_maps, tally_maps, write_evaluation
 from idgbr.distributed.promotion import promote
 from idgbr.distributed.session import start_ray
 from idgbr.distributed.stage import run_name
@@ -150,7 +150,7 @@ def run_evaluation(
         mapped = coarse_maps(regions, other, place / "coarse", config, f"coarse maps, {split}")
         with Tracker(config.tracking, name, config, data.fingerprint, fresh=fresh) as tracker:
             maps = refined_maps(mapped, folder, place / "maps", config)
-            result = evaluate_maps(mapped, maps, place, config, label, split)
+            result = write_evaluation(mapped, maps, tally_maps(mapped, maps, config), place, config, label, split)
             tracker.log_metrics(headline(result))
             for file in ("report.html", "samples.png"):
                 tracker.log_artifact(place / file)
@@ -166,7 +166,8 @@ def _evaluate(stages: Stages, trained: Trained, fresh: bool) -> EvaluationResult
     regions = trained.data.split("test")
     model = stages.model_folder(trained.coarse, trained.refiner)
     maps = refined_maps(regions, model, place / "maps", stages.config)
-    return evaluate_maps(regions, maps, place, stages.config, trained.refiner.name)
+    tallies = tally_maps(regions, maps, stages.config)
+    return write_evaluation(regions, maps, tallies, place, stages.config, trained.refiner.name)
 
 
 def _write_model(stages: Stages, trained: Trained, figures: Mapping[str, float]) -> Path:

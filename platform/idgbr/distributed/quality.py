@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from idgbr.config.tree import Experiment, SamplerConfig
+from idgbr.config.models import SamplerConfig
+from idgbr.config.tree import Experiment
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.data import prepare_data, spread
 from idgbr.distributed.evaluation import refined_maps

@@ -14,7 +14,10 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from idgbr import IGNORE
-from idgbr.config.tree import Precision, ResourcesConfig, SamplerConfig, WindowsConfig
+from idgbr.config.inference import WindowsConfig
+from idgbr.config.models import SamplerConfig
+from idgbr.config.node import Precision
+from idgbr.config.tree import ResourcesConfig
 from idgbr.distributed.progress import Progress
 from idgbr.distributed.source import Columns, TaskSource, ordered_dataset
 from idgbr.inference.planes import given_coarse

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from idgbr import IGNORE
-from idgbr.config.tree import ClassSpec
+from idgbr.config.data import ClassSpec
 from idgbr.distributed.scenes import Source
 from idgbr.inference.planes import to_planes
 from idgbr.raster.cog import BandSpec, CogWriter

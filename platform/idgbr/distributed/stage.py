@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from idgbr.config.tree import AugmentationConfig, Experiment, StageTraining
+from idgbr.config.data import AugmentationConfig
+from idgbr.config.training import StageTraining
+from idgbr.config.tree import Experiment
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.source import PlannedWindows

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import torch
 
-from idgbr.config.tree import Experiment, StageTraining
+from idgbr.config.training import StageTraining
+from idgbr.config.tree import Experiment
 from idgbr.datasets.draws import DrawPlan
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.coarse_maps import coarse_maps, deal_folds, held_out_maps

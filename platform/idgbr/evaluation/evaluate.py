@@ -8,7 +8,7 @@ from os import fspath
 
 import numpy as np
 
-from idgbr.config.tree import ClassSpec
+from idgbr.config.data import ClassSpec
 from idgbr.errors import UserError
 from idgbr.evaluation.baselines import available, refine_classically
 from idgbr.evaluation.bootstrap import intervals

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from idgbr.config.tree import GateConfig
+from idgbr.config.evaluation import GateConfig
 from idgbr.evaluation.bootstrap import Interval, compare
 from idgbr.evaluation.result import LOWER_IS_BETTER, describe, heading_of, percent
 from idgbr.evaluation.tally import Tally

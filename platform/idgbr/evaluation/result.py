@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.table import Table
 
-from idgbr.config.tree import ClassSpec
+from idgbr.config.data import ClassSpec
 from idgbr.errors import UserError
 from idgbr.evaluation.bootstrap import Interval
 from idgbr.evaluation.scores import Scores

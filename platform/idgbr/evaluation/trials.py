@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from idgbr import IGNORE
-from idgbr.config.tree import GateConfig
+from idgbr.config.evaluation import GateConfig
 from idgbr.evaluation.bootstrap import compare
 from idgbr.evaluation.gate import compare_rules, differences
 from idgbr.evaluation.region import mean

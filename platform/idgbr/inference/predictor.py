@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from idgbr import IGNORE
-from idgbr.config.tree import Precision, SamplerConfig
+from idgbr.config.models import SamplerConfig
+from idgbr.config.node import Precision
 from idgbr.errors import UserError
 from idgbr.models.coarse import padded_logits
 from idgbr.models.guard import one_hot
 from idgbr.models.package import load_model
+from idgbr.models.precision import autocast
 from idgbr.models.sampler import OnStep, sample
 
 Part = Literal["coarse", "refiner"]
@@ -45,7 +47,7 @@ class Predictor:
     Args:
         folder: Model folder.
         device: torch device.
-        precision: fp32, bf16 or fp16 arithmetic; default: the model's own.
+        precision: auto, fp32, bf16 or fp16 arithmetic; default: the model's own.
         threads: torch threads of this process; None leaves them.
         parts: Which stages to load.
 
@@ -150,5 +152,4 @@ class Predictor:
         return planes if x.ndim == 4 else planes.squeeze(1).to(x.dtype)
 
     def _autocast(self) -> torch.autocast:
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
+        return autocast(self.precision, self.device)

@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from idgbr import IGNORE
 from idgbr.config.load import validate
-from idgbr.config.tree import SamplerConfig
+from idgbr.config.models import SamplerConfig
 from idgbr.errors import UserError
 from idgbr.inference.predictor import Predictor
 from idgbr.inference.whole import ArrayScene, refine_whole

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idgbr import IGNORE
-from idgbr.config.tree import SamplerConfig, WindowsConfig
+from idgbr.config.inference import WindowsConfig
+from idgbr.config.models import SamplerConfig
 from idgbr.inference.predictor import Predictor
 from idgbr.raster.blending import StripBlender
 from idgbr.raster.grid import Window

@@ -16,7 +16,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from idgbr.config.tree import RefinerConfig, RefinerTraining, SamplerConfig
+from idgbr.config.models import RefinerConfig, SamplerConfig
+from idgbr.config.training import RefinerTraining
 from idgbr.models.refiner import Refiner
 from idgbr.models.size import PartSize, parameters_by_part
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from idgbr.boundaries import near_boundary
-from idgbr.config.tree import SamplerConfig
+from idgbr.config.models import SamplerConfig
 
 
 def voted(probabilities: Tensor, coarse: Tensor, weight: float) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from idgbr.config.tree import MeanFieldConfig
+from idgbr.config.models import MeanFieldConfig
 
 _RADII = (1, 2, 3, 5, 8, 12, 18, 26)
 _DIRECTIONS = 8

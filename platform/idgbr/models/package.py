@@ -20,7 +20,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from idgbr.config.tree import ClassSpec, CoarseConfig, InferenceConfig, RefinerConfig, SamplerConfig
+from idgbr.config.data import ClassSpec
+from idgbr.config.inference import InferenceConfig
+from idgbr.config.models import CoarseConfig, RefinerConfig, SamplerConfig
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.errors import UserError
 from idgbr.models.coarse import build_coarse

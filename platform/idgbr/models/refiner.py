@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, ConfigMixin, ModelMixin, UNet2DConditionMod
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from idgbr.config.tree import RefinerConfig
+from idgbr.config.models import RefinerConfig
 from idgbr.models.condition_encoder import FrozenImageEncoder, PyramidConditionEncoder, UNetConditionEncoder
 from idgbr.models.guidance import GuidanceNet, PreparedCondition
 from idgbr.models.label_embedding import LabelEmbedding, LearnedEmbedding, OneHotEmbedding

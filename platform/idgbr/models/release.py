@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from idgbr.config.tree import RefinerConfig
+from idgbr.config.models import RefinerConfig
 from idgbr.errors import UserError
 from idgbr.models.checkpoints import fill, plain, read_config, read_state, read_unet, read_vae
 from idgbr.models.label_embedding import LearnedEmbedding

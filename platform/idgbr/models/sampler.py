@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from idgbr.config.tree import SamplerConfig
+from idgbr.config.models import SamplerConfig
 from idgbr.dihedral import dihedral, inverse_dihedral
 from idgbr.models.guard import guarded, voted
 from idgbr.models.guidance import PreparedCondition

@@ -10,7 +10,7 @@ import itertools
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from idgbr.config.tree import RefinerConfig, SamplerConfig
+from idgbr.config.models import RefinerConfig, SamplerConfig
 from idgbr.errors import UserError
 
 _KINDS = {"epsilon": "epsilon", "v": "v_prediction", "sample": "sample", "label": "sample"}

@@ -7,28 +7,26 @@ from __future__ import annotations
 
 from typing import Any
 
-SD15_UNET: dict[str, Any] = {
+_COMMON: dict[str, Any] = {"layers_per_block": 2, "norm_num_groups": 32}
+
+SD15_UNET: dict[str, Any] = _COMMON | {
     "sample_size": 64,
     "in_channels": 4,
     "out_channels": 4,
     "block_out_channels": [320, 640, 1280, 1280],
-    "layers_per_block": 2,
     "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
     "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
     "cross_attention_dim": 768,
     "attention_head_dim": 8,
-    "norm_num_groups": 32,
 }
 
-SD15_VAE: dict[str, Any] = {
+SD15_VAE: dict[str, Any] = _COMMON | {
     "in_channels": 3,
     "out_channels": 3,
     "latent_channels": 4,
     "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "norm_num_groups": 32,
     "sample_size": 512,
     "scaling_factor": 0.18215,
 }

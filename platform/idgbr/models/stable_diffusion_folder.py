@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from idgbr.config.tree import RefinerConfig
+from idgbr.config.models import RefinerConfig
 from idgbr.errors import UserError
 from idgbr.models.checkpoints import fill, plain, read_config, read_unet, read_vae
 from idgbr.models.label_embedding import LearnedEmbedding

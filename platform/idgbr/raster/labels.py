@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 
 from idgbr import IGNORE
-from idgbr.config.tree import ClassSpec, LabelConfig
+from idgbr.config.data import ClassSpec, LabelConfig
 from idgbr.errors import UserError
 from idgbr.raster.gdal import gdal_env
 from idgbr.raster.grid import Grid, Window

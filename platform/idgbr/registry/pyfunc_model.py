@@ -20,7 +20,7 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from idgbr.config.tree import SamplerConfig
+from idgbr.config.models import SamplerConfig
 from idgbr.errors import UserError
 
 

@@ -9,7 +9,7 @@ import mlflow
 from mlflow.models import EvaluationResult, MetricThreshold
 from mlflow.models.evaluation.validation import ModelValidationFailedException
 
-from idgbr.config.tree import GateConfig
+from idgbr.config.evaluation import GateConfig
 from idgbr.evaluation.result import heading_of
 from idgbr.evaluation.verdict import Rule
 

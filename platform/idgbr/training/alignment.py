@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from idgbr.config.tree import AlignmentConfig
+from idgbr.config.training import AlignmentConfig
 from idgbr.datasets.normalisation import IMAGENET, Normalisation
 from idgbr.errors import UserError
 from idgbr.models.package import load_model

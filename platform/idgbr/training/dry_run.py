@@ -7,7 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from idgbr.config.tree import DataConfig, Experiment
+from idgbr.config.data import DataConfig
+from idgbr.config.tree import Experiment
 from idgbr.datasets.catalogue import catalogue
 from idgbr.datasets.splits import split_regions
 from idgbr.errors import UserError
@@ -43,12 +44,13 @@ def dry_run(config: Experiment) -> dict[str, Any]:
     data = _data(config.data)
     console.print(f"data: {data}", highlight=False)
     total = sum(part.total for part in cost.parts)
+    half = training.precision in ("bf16", "fp16")
     return {
         "parameters": {part.name: part.total for part in cost.parts} | {"all": total},
         "trained": {part.name: part.trained for part in cost.parts if part.trained},
         "tflop_step": step / 1e12,
         "tflop_tile": cost.tile_flop / 1e12,
-        "gigabytes": _gigabytes(cost, config, training.batch // training.accumulate or 1, training.precision != "fp32"),
+        "gigabytes": _gigabytes(cost, config, training.batch // training.accumulate or 1, half),
         "data": data,
     }
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from idgbr import IGNORE
 from idgbr.boundaries import near_boundary
-from idgbr.config.tree import Experiment, RefinerConfig
+from idgbr.config.models import RefinerConfig
+from idgbr.config.tree import Experiment
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.errors import UserError
 from idgbr.models.label_embedding import LearnedEmbedding

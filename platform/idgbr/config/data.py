@@ -1,0 +1,165 @@
+"""Section `data`: where imagery and labels lie, their classes, splits, draws and changes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from idgbr.config.node import Node, Unit
+
+
+class ClassSpec(Node):
+    name: str
+    """Name shown in tables, legends and polygon attributes."""
+    colour: str = Field(pattern=r"^#[0-9a-fA-F]{6}$")
+    """Display colour, and the label colour of colour-coded rasters, as #rrggbb."""
+
+
+class FolderSource(Node):
+    kind: Literal["folder"] = "folder"
+    images: list[str]
+    """Files, folders or globs of images: local, s3:// or gs://."""
+    labels: list[str] = []
+    """Files, folders or globs of labels, paired with the images by the part of the stem matched by `pair`; a single
+    vector file serves every image."""
+    pair: str = r"(.+)"
+    """Regular expression whose first group, searched in the stems of images and labels, must agree for two to pair."""
+
+
+class JsonlSource(Node):
+    kind: Literal["jsonl"] = "jsonl"
+    files: dict[Literal["train", "select", "test"], list[str]]
+    """JSONL lists per split, one object a line: image, label_index, optionally rough_label_index and text."""
+    root: str = ""
+    """Folder the paths in the lists are relative to (default: the list's own folder)."""
+
+
+class PresetSource(Node):
+    kind: Literal["preset"] = "preset"
+    preset: Literal["potsdam", "vaihingen", "whu_building", "chn6_cug", "fgfd"]
+    """Layout of one of the paper's data sets, as distributed."""
+    root: str
+    """Folder the data set was unpacked to."""
+    composition: Literal["RGB", "IRRG", "RGBIR"] = "RGB"
+    """Potsdam only: which band composition to read."""
+    eroded: bool = False
+    """ISPRS only: labels whose boundary pixels are ignored (`_noBoundary`)."""
+
+
+class SyntheticSource(Node):
+    kind: Literal["synthetic"] = "synthetic"
+    folder: str
+    """Where the generated scenes are kept."""
+    scenes: int = Field(3, ge=1)
+    size: int = Field(768, ge=64)
+    """Width and height of a scene in pixels."""
+    seed: int = 0
+
+
+Source = Annotated[FolderSource | JsonlSource | PresetSource | SyntheticSource, Field(discriminator="kind")]
+
+
+class LabelConfig(Node):
+    kind: Literal["index", "colour", "vector"] = "index"
+    """How labels are stored: class index per pixel, colour per pixel (the classes' colours), or polygons."""
+    values: dict[int, int] = {}
+    """index: raw value -> class id; empty means the raw value is the class id."""
+    nonzero: bool = False
+    """index: any non-zero value is class 1 (binary sets stored as 0/255)."""
+    ignore: list[int] = [255]
+    """index: raw values that carry no label."""
+    ignore_colours: list[str] = ["#000000"]
+    """colour: colours that carry no label."""
+    attribute: str = ""
+    """vector: attribute holding the class name or id; empty burns every polygon as `burn`."""
+    burn: int = 1
+    """vector: class id for polygons when no attribute is named."""
+    background: int = 0
+    """vector: class id where no polygon is."""
+
+
+class Box(Node):
+    """A rectangle as fractions of a scene's height and width."""
+
+    top: Unit = 0.0
+    left: Unit = 0.0
+    bottom: Unit = 1.0
+    right: Unit = 1.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Box:
+        if self.bottom <= self.top or self.right <= self.left:
+            raise ValueError("a box needs bottom > top and right > left")
+        return self
+
+
+class FileRegion(Node):
+    match: str
+    """Glob on the image's file name."""
+    box: Box = Box()
+    """The part of each matching scene that belongs to the split."""
+
+
+class SplitConfig(Node):
+    by: Literal["listed", "file", "fraction", "block"] = "fraction"
+    """listed: the source says (presets, JSONL, synthetic); file: `regions`; fraction: whole files, shuffled by seed;
+    block: square blocks of every scene, shuffled by seed."""
+    regions: dict[Literal["train", "select", "test"], list[FileRegion]] = {}
+    """by file: the scenes, or boxes of scenes, of each split."""
+    select: Unit = 0.15
+    """by fraction or block: share held out for choices."""
+    test: Unit = 0.25
+    """by fraction or block: share held out for claims."""
+    block: int = Field(512, ge=32)
+    """by block: side in pixels."""
+    seed: int = 0
+
+
+class SamplingConfig(Node):
+    class_weight: Unit = 0.5
+    """0: draws follow the area of the classes; 1: every class is the centre of equally many draws."""
+    boundary_weight: Unit = 0.5
+    """Share of draws centred near a label boundary."""
+
+
+class AugmentationConfig(Node):
+    dihedral: bool = True
+    """The eight flips and quarter turns."""
+    rotation: float = Field(0.0, ge=0, le=45)
+    """Largest turn either way, in degrees, beside the quarter turns."""
+    scale: float = Field(0.0, ge=0, le=1)
+    """Largest zoom: 0.25 shows objects between 1 / 1.25 and 1.25 times their size."""
+    brightness: float = Field(0.2, ge=0)
+    """Largest shift, in standard deviations of a band, common to all bands."""
+    contrast: float = Field(0.2, ge=0, lt=1)
+    """Largest relative change of contrast."""
+    band_jitter: float = Field(0.1, ge=0)
+    """Largest shift of a single band, in its standard deviations."""
+    band_mix: float = Field(0.0, ge=0, le=1)
+    """Largest share of every band that is added to another one: colours lose their meaning, edges keep theirs."""
+    noise: float = Field(0.0, ge=0)
+    """Standard deviation of white noise, in standard deviations of a band."""
+
+
+class DataConfig(Node):
+    name: str
+    """Name of the data set; part of run and model names."""
+    source: Source
+    classes: list[ClassSpec] = Field(min_length=2, max_length=255)
+    label: LabelConfig = LabelConfig()
+    bands: list[int | str] = [1, 2, 3]
+    """Bands to read, 1-based indices or band descriptions, in the model's order."""
+    nodata: float | None = None
+    """Overrides the file's nodata value."""
+    normalisation: Literal["measured", "imagenet"] = "measured"
+    """measured: mean and deviation per band of the training split; imagenet: ImageNet's, for three 8-bit bands."""
+    gsd: float | None = Field(None, gt=0)
+    """Ground sample distance in metres, for imagery whose files carry none."""
+    gsd_mismatch: Literal["refuse", "resample"] = "refuse"
+    """What to do with imagery whose ground sample distance is off the model's by more than a factor 1.5."""
+    licence: str = ""
+    """Terms of imagery and labels, for the model card: a model is bound by what it learnt from."""
+    split: SplitConfig = SplitConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()

@@ -1,0 +1,70 @@
+"""Section `training`: steps, rates and precision of both stages."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from idgbr.config.data import AugmentationConfig
+from idgbr.config.node import Node, Precision
+
+
+class StageTraining(Node):
+    seed: int = 0
+    """Seed of the stage's draws, of the weights that start at random, and of its noise."""
+    augmentation: AugmentationConfig | None = None
+    """Changes of this stage's windows, instead of data.augmentation."""
+    steps: int = Field(600, ge=1)
+    batch: int = Field(8, ge=1)
+    """Global batch: windows per optimiser step over all workers."""
+    accumulate: int = Field(1, ge=1)
+    """Micro-batches per step and worker."""
+    lr: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: int = Field(50, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip: float = Field(1.0, gt=0)
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of the exponential moving average that is evaluated and kept; 0: none."""
+    precision: Precision = "auto"
+    """auto: bf16 where the device computes in it, fp32 elsewhere."""
+    optimiser: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw8bit: AdamW whose moments take a byte each; needs a GPU and the package bitsandbytes."""
+    channels_last: bool = False
+    """Convolutions in channels-last memory, faster on GPUs in half precision."""
+    compile: bool = False
+    """torch.compile the model: slower to begin, faster after."""
+    validate_every: int = Field(200, ge=1)
+    """Steps between measurements on the select split (and checkpoints)."""
+    patience: int = Field(0, ge=0)
+    """Measurements without a gain before training stops early; 0: never."""
+    validate_windows: int = Field(32, ge=1)
+    """Windows of the select split a measurement uses at most."""
+
+
+class AlignmentConfig(Node):
+    """Representation alignment: the guidance net's deepest residual learns to resemble a frozen ViT's tokens."""
+
+    teacher: str = ""
+    """A timm ViT by name, or `backbone`: the encoder of the stage 1 just trained. Empty: no alignment."""
+    weights: str = "hub"
+    """Of a timm ViT: hub | none | path of a state dict."""
+    weight: float = Field(0.5, ge=0)
+    """Weight of the alignment loss beside the denoiser's."""
+    steps: int = Field(200, ge=1)
+    """How many of the first steps it takes part in."""
+
+
+class RefinerTraining(StageTraining):
+    # A class of its own, so that a file that sets one key of the section keeps these defaults for the others.
+    ema: float = Field(0.99, ge=0, lt=1)
+    """Decay of the exponential moving average that is evaluated and kept; 0: none."""
+    gradient_checkpointing: bool = False
+    """Compute activations again on the way back instead of keeping them."""
+    alignment: AlignmentConfig = AlignmentConfig()
+
+
+class TrainingConfig(Node):
+    coarse: StageTraining = StageTraining()
+    refiner: RefinerTraining = RefinerTraining()
