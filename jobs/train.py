@@ -5,7 +5,6 @@
     python jobs/train.py --config configs/vaihingen.yaml --from models:/idgbr-vaihingen@champion
     ray job submit --working-dir . --runtime-env configs/runtime_env.yaml -- \
         python jobs/train.py --config configs/vaihingen.yaml
-    python jobs/train.py --config configs/paper/potsdam.yaml --dry-run
 
 Run again it continues where it ended, with any number of workers.
 """
@@ -16,17 +15,13 @@ from typing import Any
 
 from pydantic import Field
 
-from idgbr.cli import ExperimentFlags, Switch, run_job
+from idgbr.cli import Switch, TrainingFlags, run_job
 from idgbr.config.tree import Experiment
 
 
-class Flags(ExperimentFlags):
+class Flags(TrainingFlags):
     """Flags of training."""
 
-    start: str = Field("", alias="from")
-    """Model both stages start from: models:/NAME@ALIAS, models:/NAME/VERSION or a model folder."""
-    fresh: Switch = False
-    """Forget earlier runs of the same experiment instead of continuing them."""
     dry_run: Switch = Field(False, alias="dry-run")
     """Say what training the refiner would take (parameters, FLOP, memory, data), and do nothing."""
 

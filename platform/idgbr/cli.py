@@ -30,7 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic_settings import CliImplicitFlag, CliSettingsSource
 
 from idgbr.config.keys import bare, nearest, nodes, walk
@@ -54,6 +54,15 @@ class ExperimentFlags(JobFlags):
 
     config: str
     """YAML file of the experiment."""
+
+
+class TrainingFlags(ExperimentFlags):
+    """Flags of a job that trains."""
+
+    start: str = Field("", alias="from")
+    """Model both stages start from: models:/NAME@ALIAS, models:/NAME/VERSION or a model folder."""
+    fresh: Switch = False
+    """Forget earlier runs of the same experiment instead of continuing them."""
 
 
 Flags = TypeVar("Flags", bound=JobFlags)

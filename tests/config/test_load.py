@@ -52,7 +52,7 @@ def test_a_section_set_in_part_keeps_its_own_defaults(tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", training={"refiner": {"steps": 3}})
     training = load_experiment(path).training
     assert (training.refiner.ema, training.refiner.precision) == (0.99, "auto")
-    assert (training.coarse.ema, training.coarse.precision) == (0.0, "fp32")
+    assert (training.coarse.ema, training.coarse.precision) == (0.0, "auto")
 
 
 def test_another_kind_of_source_drops_the_keys_of_the_old_one(toy: Path) -> None:
