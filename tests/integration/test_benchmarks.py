@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,15 +47,14 @@ def test_the_savings_are_exact_and_counted() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("IDGBR_TEST_QUALITY"), reason="IDGBR_TEST_QUALITY is not set")
 def test_quality_of_refiner_and_control_in_one_command(tmp_path: Path) -> None:
     config = tmp_path / "toy.yaml"
     config.write_text(QUALITY.format(folder=tmp_path))
-    found = outputs("quality", "--config", str(config), "--settings", "steps=2,samples=1", "--seeds", "0,1")
+    found = outputs("quality", "--config", str(config), "--settings", "steps=2,samples=1", "--seeds", "3")
     assert Path(found["figure"]).stat().st_size > 0
     points = {point["name"]: point for point in json.loads(Path(found["table"]).read_text())}
     assert set(points) == {"coarse", "default", "steps=2,samples=1", "one-shot x 1", "one-shot x 2", "one-shot x 8"} | {
         "guided_filter"
     }
-    assert len(points["default"]["scores"]["miou"]) == 2 and points["default"]["seconds"] > 0
+    assert len(points["default"]["scores"]["miou"]) == 1 and points["default"]["seconds"] > 0
     assert points["one-shot x 1"]["scores"] != points["default"]["scores"]
