@@ -67,6 +67,7 @@ def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sampler=SamplerConfig(steps=1, samples=2),
         coarse=coarse,
         refiner=refiner,
+        metrics={"wfm3": 0.25},
     )
     parts = build_coarse(coarse, 3, 3, pretrained=False), Refiner(3, 3, refiner.model_dump(), pretrained=False)
     folder = save_model(tmp_path_factory.mktemp("model") / "toy", spec, *parts)
