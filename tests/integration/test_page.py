@@ -21,11 +21,7 @@ from serving import geotiff, picture, read, service
 
 from serve_apps.access import new_key
 
-# Passed on a quiet port before its last merge; asked for by hand until it has passed there again.
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not os.environ.get("IDGBR_TEST_BROWSER"), reason="IDGBR_TEST_BROWSER is not set"),
-]
+pytestmark = pytest.mark.slow
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 SECONDS = 90
