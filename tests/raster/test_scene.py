@@ -12,6 +12,7 @@ from hostile_files import TAGS, patched
 
 from idgbr.errors import UserError
 from idgbr.raster.cog import BandSpec, CogWriter
+from idgbr.raster.gdal import gdal_env, open_quietly
 from idgbr.raster.grid import Window
 from idgbr.raster.scene import Scene
 from idgbr.raster.windows import plan_windows
@@ -27,6 +28,15 @@ def test_reads_beyond_the_edge_are_zero_and_invalid(make: Make, pixels: np.ndarr
     assert valid[:10, 8:].all()
     assert valid.sum() == 80
     assert image[:, ~valid].sum() == 0
+
+
+def test_a_block_that_was_read_stays_in_memory(make: Make) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 1024, 1024), dtype=np.uint8)
+    path = make("a.tif", pixels, compress="DEFLATE")
+    with gdal_env(path), open_quietly(path) as file:
+        file.read()
+        Path(path).write_bytes(b"")
+        np.testing.assert_array_equal(file.read(), pixels)
 
 
 def test_a_rectangle_shows_nothing_outside_of_itself(make: Make, pixels: np.ndarray) -> None:

@@ -73,9 +73,10 @@ def _options(uri: str) -> dict[str, Any]:
 def gdal_env(uri: str = "", cache_mb: int = 32) -> Iterator[None]:
     """GDAL's settings for reading or writing `uri`: one thread, a small block cache, no listing of buckets.
 
-    GDAL finds credentials by itself (environment, profiles, instance roles), hence no session of rasterio's.
+    GDAL finds credentials by itself (environment, profiles, instance roles), hence no session of rasterio's. It takes
+    a small GDAL_CACHEMAX for megabytes, rasterio takes it for bytes.
     """
-    with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=cache_mb, **_options(uri)):
+    with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=cache_mb * 2**20, **_options(uri)):
         yield
 
 
