@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from idgbr.cli import JobFlags, Switch, run_job
+from idgbr.cli import ExperimentFlags, Switch, run_job
 from idgbr.config.tree import Experiment, TrackingConfig
 from idgbr.errors import UserError
 
 
-class Flags(JobFlags):
+class Flags(ExperimentFlags):
     """Flags of promotion."""
 
     model: str = ""

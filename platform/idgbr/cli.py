@@ -79,24 +79,25 @@ def parse_job(
     """Reads a command line.
 
     Args:
-        flags: Model of the job's own flags. A field `config` makes the keys of `Experiment` flags as well.
+        flags: Model of the job's own flags; of `ExperimentFlags` they make the keys of `Experiment` flags as well.
         arguments: Words after the program's name (default: those of this process).
         description: Shown by --help.
 
     Returns:
-        The flags, and the experiment that `config` names (None where the job has no such flag, or it is empty).
+        The flags, and the experiment that `config` names (None where the job takes none, or it is empty).
 
     Raises:
         UserError: Unknown flag, missing or malformed value, or a fault of the YAML file.
     """
-    bases: tuple[type[BaseModel], ...] = (flags, Experiment) if "config" in flags.model_fields else (flags,)
-    if len(bases) > 1 and (clash := set(flags.model_fields) & set(Experiment.model_fields)):
+    takes_one = issubclass(flags, ExperimentFlags)
+    bases: tuple[type[BaseModel], ...] = (flags, Experiment) if takes_one else (flags,)
+    if takes_one and (clash := set(flags.model_fields) & set(Experiment.model_fields)):
         raise ValueError(f"flags of a job must not be named as sections of the experiment: {sorted(clash)}")
     everything = cast(type[BaseModel], create_model("Everything", __base__=bases))
     known = dict(walk(everything))
     parser = _Parser(
         description=description,
-        usage="%(prog)s [--flag VALUE ...]" + (" [--section.key VALUE ...]" if len(bases) > 1 else ""),
+        usage="%(prog)s [--flag VALUE ...]" + (" [--section.key VALUE ...]" if takes_one else ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -107,7 +108,7 @@ def parse_job(
     given = {key: _value(raw, known[key]) for key, raw in vars(found).items() if raw is not None and key in known}
     own = {field.alias or name for name, field in flags.model_fields.items()}
     job = validate(flags, {key: value for key, value in given.items() if key in own}, "command line", own)
-    path = getattr(job, "config", "")
+    path = job.config if isinstance(job, ExperimentFlags) else ""
     if not path:
         if loose := sorted(set(given) - own):
             raise UserError(f"--{loose[0]}: changes a key of an experiment; name the experiment's file with --config")
