@@ -15,18 +15,18 @@ from idgbr.distributed.training import run_stage
 from idgbr.registry.tracking import Tracker
 
 
-def main(folder: Path) -> None:
-    """Trains with a gate at step 8, then (once the gate is open) the same stage without one."""
-    resources = ResourcesConfig(train_workers=1)
+def main(folder: Path, workers: int) -> None:
+    """Trains a stage that a test may hold or end, then the same one undisturbed."""
+    resources = ResourcesConfig(train_workers=workers)
     tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db", experiment="resume")
-    gated = toy_stage(folder, "gated", str(folder / "gate"), stop_at=8, validate_every=4)
+    held = toy_stage(folder, "held", chaos=str(folder / "chaos"), validate_every=4)
     with start_ray(resources), Tracker(tracking, "resume") as tracker:
         with tracker.stage("toy") as run:
-            spec = replace(gated, tracking=(run.uri, run.run_id))
+            spec = replace(held, tracking=(run.uri, run.run_id))
             first = run_stage(spec, resources, str(folder / "runs"))
         plain = run_stage(toy_stage(folder, "plain", validate_every=4), resources, str(folder / "runs"))
     print(json.dumps({"resumed": first.history, "plain": plain.history, "steps": first.steps}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

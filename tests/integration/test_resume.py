@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from toys import toy_stage, trajectory
 
 HERE = Path(__file__).parent
 
 
-def start(script: str, folder: Path) -> subprocess.Popen[str]:
+def start(script: str, folder: Path, *words: str) -> subprocess.Popen[str]:
     """A driver as a process of its own, under a token of its own."""
     token = folder / "token"
     if not token.exists():
@@ -24,26 +25,33 @@ def start(script: str, folder: Path) -> subprocess.Popen[str]:
         token.write_text("0123456789abcdef" * 4)
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-    return subprocess.Popen(
-        [sys.executable, str(HERE / script), str(folder)], env=env, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, str(HERE / script), str(folder), *words]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
 
 
-def test_killed_run_resumes_with_the_same_curve(worker_path: None, tmp_path: Path) -> None:
-    driver = start("drive_resume.py", tmp_path)
-    while not (tmp_path / "gate.reached").exists():
-        assert driver.poll() is None, "the driver ended before it reached the gate"
+@pytest.mark.parametrize("workers", ["1"])
+def test_killed_run_resumes_with_the_same_curve(worker_path: None, tmp_path: Path, workers: str) -> None:
+    """The driver is killed in step 8; the same command goes on, also with another number of workers."""
+    chaos = tmp_path / "chaos"
+    chaos.mkdir()
+    (chaos / "wait-8").touch()
+    driver = start("drive_resume.py", tmp_path, "1")
+    while not (chaos / "at-8-0").exists():
+        assert driver.poll() is None, "the driver ended before it reached the step"
         time.sleep(0.1)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    (tmp_path / "gate").touch()
-    again = start("drive_resume.py", tmp_path)
+    (chaos / "wait-8").unlink()
+    again = start("drive_resume.py", tmp_path, workers)
     out, _ = again.communicate()
     assert again.returncode == 0
     found = json.loads(out.splitlines()[-1])
     assert found["steps"] == 12
-    assert found["resumed"] == found["plain"]
-    assert "resumes at step 8 of 12" in (tmp_path / "runs" / "gated" / "progress.log").read_text()
+    for resumed, plain in zip(found["resumed"], found["plain"], strict=True):
+        assert resumed == (plain if workers == "1" else pytest.approx(plain, abs=1e-4))
+    planned = toy_stage(tmp_path, "held").windows
+    assert trajectory(chaos) == {s: list(range(s * planned.batch, (s + 1) * planned.batch)) for s in range(12)}
+    assert "resumes at step 8 of 12" in (tmp_path / "runs" / "held" / "progress.log").read_text()
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("resume")
     runs = client.search_runs([experiment.experiment_id])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -54,15 +57,20 @@ def toy_region(folder: Path, name: str, size: int = 128, split: str = "train", s
 
 
 class ToyTask:
-    """Per-pixel classification by two convolutions; as a real task, each sample's noise comes from its own seed."""
+    """Per-pixel classification by two convolutions; as a real task, each sample's noise comes from its own seed.
 
-    def __init__(self, gate: str = "", stop_at: int = 0, nodes: str = "") -> None:
+    In a folder `chaos` it notes the draws of each step, and does what a test has laid there for one: `wait-STEP` holds
+    every rank until the file is gone, `kill-STEP-RANK` ends the worker, `fill-STEP` names a file to fill its disk with.
+    """
+
+    def __init__(self, chaos: str = "", nodes: str = "") -> None:
         layers = nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU(), nn.Conv2d(8, CLASSES, 1)
         self.model = nn.Sequential(*layers)
-        self.gate, self.stop_at, self.nodes, self.done = gate, stop_at, nodes, 0
+        self.chaos, self.nodes, self.step = chaos, nodes, 0
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        self._wait_at_gate()
+        if self.chaos:
+            self._chaos(Path(self.chaos), batch["index"].tolist())
         if self.nodes:
             Path(self.nodes, f"train-{ray.get_runtime_context().get_node_id()}").touch()
         noise = [
@@ -73,13 +81,30 @@ class ToyTask:
         loss = nn.functional.cross_entropy(logits, batch["label"], ignore_index=IGNORE, reduction="sum")
         return loss, (batch["label"] != IGNORE).sum()
 
-    def _wait_at_gate(self) -> None:
-        """Steps from `stop_at` on wait until the gate exists: a test can end the driver at a known step."""
-        if self.gate and self.done >= self.stop_at:
-            Path(self.gate).with_suffix(".reached").touch()
-            while not Path(self.gate).exists():
+    def _chaos(self, folder: Path, draws: list[int]) -> None:
+        context = ray.train.get_context()
+        rank, world = context.get_world_rank(), context.get_world_size()
+        with (folder / "draws").open("a") as file:
+            file.write(json.dumps([self.step, rank, world, draws]) + "\n")
+        wait, kill, fill = (
+            folder / name for name in (f"wait-{self.step}", f"kill-{self.step}-{rank}", f"fill-{self.step}")
+        )
+        if wait.exists():
+            note = folder / f"note-{rank}"
+            note.write_text(json.dumps([ray.get_runtime_context().get_node_id(), os.getpid()]))
+            note.rename(folder / f"at-{self.step}-{rank}")
+            while wait.exists():
                 time.sleep(0.05)
-        self.done += 1
+        if kill.exists():
+            kill.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fill.exists() and rank == 0:
+            try:
+                with open(fill.read_text(), "wb", buffering=0) as file:
+                    while file.write(bytes(4096)):
+                        pass
+            except OSError:
+                fill.unlink()
 
     def measure(self, batch: dict[str, Tensor]) -> Tensor:
         said, true = self.model(batch["image"]).argmax(1), batch["label"]
@@ -97,6 +122,17 @@ class ToyTask:
         self.model.load_state_dict(state["model"])
 
 
+def trajectory(chaos: Path) -> dict[int, list[int]]:
+    """The draws of every step, sorted; of a step that was done again, those of the last time."""
+    last: dict[int, dict[int, list[int]]] = {}
+    worlds: dict[int, int] = {}
+    for line in (chaos / "draws").read_text().splitlines():
+        step, rank, world, draws = json.loads(line)
+        last.setdefault(step, {})[rank] = draws
+        worlds[step] = world
+    return {step: sorted(d for r, ds in ranks.items() if r < worlds[step] for d in ds) for step, ranks in last.items()}
+
+
 class RecordingPlan(DrawPlan):
     """A plan that notes on which nodes it is asked for draws, which is where windows are read."""
 
@@ -108,9 +144,7 @@ class RecordingPlan(DrawPlan):
         return super().draws(start, count)
 
 
-def toy_stage(
-    folder: Path, name: str, gate: str = "", stop_at: int = 0, nodes: str = "", **training: object
-) -> StageSpec:
+def toy_stage(folder: Path, name: str, chaos: str = "", nodes: str = "", **training: object) -> StageSpec:
     """A stage of twelve small steps."""
     regions = [toy_region(folder, f"train{i}", seed=i) for i in range(2)]
     settings = {"steps": 12, "batch": 6, "warmup": 2, "lr": 1e-2, "ema": 0.5, "precision": "fp32"}
@@ -119,7 +153,7 @@ def toy_stage(
     plan = RecordingPlan(regions, SamplingConfig(), AugmentationConfig(), WINDOW, seed=1)
     plan.nodes = nodes
     return StageSpec(
-        name=name, stage="toy", task=functools.partial(ToyTask, gate, stop_at, nodes), training=config,
+        name=name, stage="toy", task=functools.partial(ToyTask, chaos, nodes), training=config,
         windows=PlannedWindows(plan, config.batch), select=(toy_region(folder, "select", seed=9),),
         normalisation=Normalisation.from_stats(r.stats for r in regions), augmentation=AugmentationConfig(),
         seed=3, classes=CLASSES,

@@ -31,6 +31,8 @@ class ResourcesConfig(Node):
     logical_cpus: int = Field(4, ge=1)
     """CPUs a local Ray declares."""
     train_workers: int = Field(2, ge=1)
+    min_train_workers: int = Field(0, ge=0)
+    """Training begins, and goes on after a loss, with as few workers where no more fit; 0: waits for all of them."""
     infer_workers: int = Field(2, ge=1)
     cpus_per_worker: float = Field(1.0, gt=0)
     gpus_per_worker: float = Field(0.0, ge=0)
@@ -38,6 +40,9 @@ class ResourcesConfig(Node):
     """OMP and torch threads of each worker."""
     max_failures: int = Field(3, ge=-1)
     """Worker failures a training run survives."""
+    preemption_every: int = Field(10, ge=0)
+    """Training steps between questions whether a machine is about to be taken away, which makes a checkpoint at once;
+    0: never."""
 
 
 class Experiment(Node):

@@ -6,10 +6,11 @@ import shutil
 import time
 from pathlib import Path
 
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from idgbr.config.tree import ResourcesConfig
+from idgbr.distributed.checkpoints import Checkpoints, metrics_of
 from idgbr.distributed.progress import following
 from idgbr.distributed.stage import WEIGHTS_FILE, StageResult, StageSpec
 from idgbr.distributed.worker import train_worker
@@ -17,6 +18,9 @@ from idgbr.errors import UserError
 
 PROGRESS_FILE = "progress.log"
 """In a run's folder: the lines of progress that rank 0 writes and the driver shows."""
+
+CHECKPOINTS = "checkpoints"
+"""In a run's folder: what it resumes from."""
 
 REFUSAL_FILE = "refused.txt"
 """In a run's folder: what was wrong with the input, where a worker found that it is a user's error."""
@@ -32,7 +36,7 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
         fresh: forget an earlier run of the same name.
 
     Raises:
-        UserError: fp16 without a GPU.
+        UserError: fp16 without a GPU, or no room for a checkpoint.
     """
     run = Path(folder).resolve() / spec.name
     if fresh and run.exists():
@@ -48,6 +52,8 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
             "use bf16 or fp32 on CPUs"
         )
     workers = min(resources.train_workers, spec.windows.batch)
+    fewest = min(resources.min_train_workers or workers, workers)
+    checkpoints = Checkpoints(run / CHECKPOINTS)
     refusal = run / REFUSAL_FILE
     refusal.unlink(missing_ok=True)
     trainer = TorchTrainer(
@@ -56,11 +62,13 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
             "stage": spec,
             "threads": resources.threads_per_worker,
             "progress": str(run / PROGRESS_FILE),
+            "checkpoints": str(checkpoints.folder),
+            "preemption_every": resources.preemption_every,
             "refusal": str(refusal),
         },
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=workers,
+            num_workers=(fewest, workers) if fewest < workers else workers,  # type: ignore[arg-type]
             use_gpu=gpu,
             resources_per_worker={
                 "CPU": resources.cpus_per_worker,
@@ -72,25 +80,27 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
             name=run.name,
             storage_path=str(run.parent),
             failure_config=FailureConfig(max_failures=resources.max_failures),
-            # The best weights travel inside each checkpoint, so the last one is all there is to keep.
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
     run.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with following(run / PROGRESS_FILE):
         try:
-            outcome = trainer.fit()
+            trainer.fit()
+        except WorkerGroupError as error:
+            causes = [getattr(failure, "_base_exc", None) for failure in error.worker_failures.values()]
+            raise next((cause for cause in causes if isinstance(cause, UserError)), error) from None
         finally:
             if refusal.exists():
                 raise UserError(refusal.read_text())
-    if outcome.checkpoint is None or outcome.metrics is None:
-        raise RuntimeError(f"{spec.name}: training ended without a checkpoint")
+    last = checkpoints.newest()
+    metrics = metrics_of(last) if last else {}
+    if last is None or not metrics["done"]:
+        raise RuntimeError(f"{spec.name}: training ended without a checkpoint of its last step")
     weights = run / WEIGHTS_FILE
-    with outcome.checkpoint.as_directory() as last:
-        shutil.copyfile(Path(last) / WEIGHTS_FILE, weights.with_suffix(".part"))
+    # The best weights travel inside each checkpoint.
+    shutil.copyfile(last / WEIGHTS_FILE, weights.with_suffix(".part"))
     weights.with_suffix(".part").replace(weights)
-    metrics = outcome.metrics
     result = StageResult(
         name=spec.name,
         folder=str(run),

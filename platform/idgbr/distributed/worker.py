@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import math
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -17,10 +17,11 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
-from ray.train import Checkpoint, CheckpointConsistencyMode
+from ray.train.collective import broadcast_from_rank_zero
 from torch import Tensor
 
 from idgbr.datasets.augmentation import augment
+from idgbr.distributed.checkpoints import Checkpoints
 from idgbr.distributed.optimisation import Optimisation
 from idgbr.distributed.session import quiet_ray_data
 from idgbr.distributed.source import Columns, planned_batches
@@ -37,20 +38,23 @@ SAY_EVERY_S = 15.0
 
 
 def train_worker(spec: dict[str, Any]) -> None:
-    """Train the stage `spec["stage"]` (a `StageSpec`) on this worker, from the last committed checkpoint if any."""
+    """Train the stage `spec["stage"]` (a `StageSpec`) on this worker, from the newest sound checkpoint if any."""
     torch.set_num_threads(spec["threads"])
     quiet_ray_data()
     refusal = Path(spec["refusal"])
     if refusal.exists():
         return  # this input is refused however often it is tried; the driver says why
     try:
-        Worker(spec["stage"], spec["progress"]).run()
+        Worker(spec["stage"], spec["progress"], Checkpoints(spec["checkpoints"]), spec["preemption_every"]).run()
     except UserError as error:
-        refusal.write_text(str(error))
+        try:
+            refusal.write_text(str(error))
+        except OSError:  # the disk is full: it is tried again, and the error itself travels
+            refusal.unlink(missing_ok=True)
         raise
     except Exception:
         # Retries are silent otherwise: a run that fails again and again must say at what.
-        with Path(spec["progress"]).open("a") as lines:
+        with contextlib.suppress(OSError), Path(spec["progress"]).open("a") as lines:
             lines.write(traceback.format_exc())
         raise
 
@@ -79,8 +83,9 @@ def to_tensors(columns: Columns, normalisation: Any, device: torch.device) -> di
 class Worker:
     """One rank of a stage's training."""
 
-    def __init__(self, spec: StageSpec, progress: str) -> None:
+    def __init__(self, spec: StageSpec, progress: str, checkpoints: Checkpoints, preemption_every: int) -> None:
         self.spec, self.training, self.progress = spec, spec.training, progress
+        self.checkpoints, self.preemption_every = checkpoints, preemption_every
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
@@ -95,6 +100,7 @@ class Worker:
         self.history: list[dict[str, float]] = []
         self.losses: list[float] = []
         self.points: list[tuple[int, dict[str, float]]] = []
+        self.warned: frozenset[str] = frozenset()
         self._restore()
 
     def run(self) -> None:
@@ -126,6 +132,8 @@ class Worker:
                 self._save()
                 if self.done:
                     break
+            elif self._preempted():
+                self._save()
 
     def _batches(self, start: int, stop: int) -> Iterator[Columns]:
         return planned_batches(self.spec.windows, start, stop, self.rank, self.world)
@@ -176,38 +184,50 @@ class Worker:
             + (" (best)" if better else f" (best {self.best['miou']:.4f} at step {self.best['step']})")
         )
 
+    def _preempted(self) -> bool:
+        """Whether a machine of this run's is newly about to be taken away; asked by all ranks at the same steps."""
+        if self.preemption_every == 0 or self.step % self.preemption_every:
+            return False
+        notice = ray.train.get_preemption_info()
+        nodes = frozenset(notice.preempted_node_ids) if notice else frozenset()
+        new = nodes - self.warned
+        self.warned |= nodes
+        if new:
+            self._say(f"{len(new)} machine(s) about to be taken away, keeps step {self.step}")
+        return bool(new)
+
     def _save(self) -> None:
-        """Report a checkpoint that holds everything, and wait until it is committed."""
-        metrics = {"step": self.step, "miou": self.best["miou"], "best_step": self.best["step"], "done": self.done}
+        """Keep a checkpoint that holds everything; no rank goes on before it is on disk."""
         if self.rank == 0:
             self._log()
-            with tempfile.TemporaryDirectory() as folder:
-                state = {
-                    "step": self.step,
-                    "done": self.done,
-                    "best": self.best,
-                    "history": self.history,
-                    "task": self.task.state_dict(),
-                    "optimisation": self.optimisation.state_dict(),
-                }
-                torch.save(state, Path(folder) / STATE_FILE)
-                torch.save(self.best_weights, Path(folder) / WEIGHTS_FILE)
-                ray.train.report({**metrics, "history": self.history}, checkpoint=Checkpoint.from_directory(folder))
-        else:
-            ray.train.report(metrics)
-        # A report that returned is not committed yet; a worker that dies now would resume from the one before.
-        ray.train.get_all_reported_checkpoints(consistency_mode=CheckpointConsistencyMode.COMMITTED)
+            self.losses = self.losses[-max(self.training.validate_every, LOG_EVERY) :]
+            state = {
+                "step": self.step,
+                "done": self.done,
+                "best": self.best,
+                "history": self.history,
+                "losses": self.losses,
+                "task": self.task.state_dict(),
+                "optimisation": self.optimisation.state_dict(),
+            }
+            metrics = {"step": self.step, "miou": self.best["miou"], "best_step": self.best["step"], "done": self.done}
+            metrics["history"] = self.history
+            self.checkpoints.save(self.step, {STATE_FILE: state, WEIGHTS_FILE: self.best_weights}, metrics)
+        broadcast_from_rank_zero(self.step)
 
     def _restore(self) -> None:
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
+        if self.rank == 0:
+            for wrong in self.checkpoints.drop_damaged():
+                self._say(f"left out the damaged checkpoint {wrong}")
+        # One of them decides: each for itself, ranks might see a shared folder differently.
+        found = broadcast_from_rank_zero(self.checkpoints.newest() if self.rank == 0 else None)
+        if found is None:
             return
-        with checkpoint.as_directory() as folder:
-            state = torch.load(Path(folder) / STATE_FILE, map_location=self.device, weights_only=True)
-            if self.rank == 0:
-                self.best_weights = torch.load(Path(folder) / WEIGHTS_FILE, map_location="cpu", weights_only=True)
+        state = torch.load(found / STATE_FILE, map_location=self.device, weights_only=True)
+        if self.rank == 0:
+            self.best_weights = torch.load(found / WEIGHTS_FILE, map_location="cpu", weights_only=True)
         self.step, self.done, self.best = state["step"], state["done"], state["best"]
-        self.history = state["history"]
+        self.history, self.losses = state["history"], state["losses"]
         self.task.load_state_dict(state["task"])
         self.optimisation.load_state_dict(state["optimisation"])
 
@@ -221,6 +241,6 @@ class Worker:
         self.points = []
 
     def _say(self, text: str) -> None:
-        if self.rank == 0:
-            with open(self.progress, "a", encoding="utf-8") as file:
+        if self.rank == 0:  # on a full disk the checkpoint is what fails, not the line
+            with contextlib.suppress(OSError), open(self.progress, "a", encoding="utf-8") as file:
                 file.write(f"{self.spec.stage}: {text}\n")
