@@ -75,6 +75,26 @@ def test_a_failure_leaves_the_earlier_map_alone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_interrupted_map_goes_on_after_its_rows(tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(0, 2, (2, 600, 400), dtype=np.uint8)
+    path, work = tmp_path / "map.tif", str(tmp_path / "work")
+    arguments = path, _grid(600, 400), [BandSpec("a"), BandSpec("b")], None, None, work
+    with pytest.raises(ValueError, match="100 of 600"), CogWriter(*arguments) as writer:
+        writer.write(0, ids[:, :100])
+    assert not path.exists()
+    with (tmp_path / "work" / "rows").open("ab") as file:
+        file.write(b"half a row")
+    again = CogWriter(*arguments)
+    assert again.rows == 100
+    with again as writer:
+        with pytest.raises(UserError, match="by another job"), CogWriter(*arguments):
+            pass
+        writer.write(100, ids[:, 100:])
+    with rasterio.open(path) as cog:
+        np.testing.assert_array_equal(cog.read(), ids)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 _FULL_DISK = """
 import resource, sys, numpy as np
 from idgbr.errors import UserError

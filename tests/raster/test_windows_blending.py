@@ -65,6 +65,24 @@ def test_strips_of_wide_scenes_are_low_and_complete(monkeypatch: pytest.MonkeyPa
     np.testing.assert_allclose(blended[0], (rows + cols)[64:-64, 64:-64], atol=1e-3)
 
 
+def test_begun_in_the_middle_the_rest_is_the_same() -> None:
+    truth = np.random.default_rng(0).random((2, 228, 228), dtype=np.float32)
+    whole = _blend(100, 100, (0, 0), truth)
+    plan = [window for window in plan_windows(100, 100, 32, 12) if window.stop_row > 47]
+    blender = StripBlender(100, 100, 2, plan, 32, 12, first=47)
+    strips = [s for w in plan for s in blender.add(w, truth[:, *w.slices((-64, -64))])] + list(blender.finish())
+    assert strips[0][0] == 47
+    np.testing.assert_array_equal(np.concatenate([strip for _, strip in strips], axis=1), whole[:, 47:])
+
+
+def test_a_window_of_no_trust_counts_only_where_it_is_alone() -> None:
+    plan = plan_windows(32, 52, 32, 12)
+    blender = StripBlender(32, 52, 1, plan, 32, 12)
+    strips = [s for w in plan for s in blender.add(w, np.full((1, 32, 32), float(w.col > 0)), 1.0 if w.col else 1e-6)]
+    line = np.concatenate([s for _, s in strips + list(blender.finish())], axis=1)[0, 16]
+    assert (line[:20] == 0).all() and (line[21:] > 0.99).all()
+
+
 def test_no_seam_between_windows_that_disagree() -> None:
     plan = plan_windows(32, 52, 32, 12)
     blender = StripBlender(32, 52, 1, plan, 32, 12)

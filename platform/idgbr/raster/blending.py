@@ -25,7 +25,7 @@ class StripBlender:
     """
 
     def __init__(
-        self, height: int, width: int, channels: int, windows: Sequence[Window], size: int, overlap: int
+        self, height: int, width: int, channels: int, windows: Sequence[Window], size: int, overlap: int, first: int = 0
     ) -> None:
         """Prepares to blend a plan.
 
@@ -36,22 +36,25 @@ class StripBlender:
             windows: the plan, row-major, of square windows of `size`.
             size: side of a window.
             overlap: pixels shared by neighbours, the width of the blending ramp.
+            first: row to begin at, for a plan without the windows that end above it.
         """
         self.height, self.width, self.channels, self.size = height, width, channels, size
         self._windows = list(windows)
         self._weight = taper(size, overlap)[..., None]
         self._next = 0
-        self._done = 0
+        self._done = first
+        self._wanted = Window(first, 0, height - first, width)
         self._file = tempfile.TemporaryFile(prefix="idgbr-blend-")  # noqa: SIM115, closed by finish or with the object
         self._pixel = (channels + 1) * 4
         self._file.truncate(size * width * self._pixel)
 
-    def add(self, window: Window, values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    def add(self, window: Window, values: np.ndarray, trust: float = 1.0) -> Iterator[tuple[int, np.ndarray]]:
         """Adds the values of the plan's next window.
 
         Args:
             window: the next window of the plan.
             values: (C, H, W) float; what sticks out of the scene is left out.
+            trust: scales the window's weight; of one that knows nothing it should hardly be more than 0.
 
         Yields:
             First row and (C, rows, width) float32 of strips that no later window touches. The generator must be
@@ -61,12 +64,11 @@ class StripBlender:
             raise ValueError(f"windows must be added in the order of the plan; {window} is not the next")
         self._next += 1
         yield from self._emit(min(max(window.row, 0), self.height))
-        scene = Window(0, 0, self.height, self.width)
-        inside = window.intersect(scene)
+        inside = window.intersect(self._wanted)
         if inside is None:
             return
         part = inside.slices((window.row, window.col))
-        weight = self._weight[part]
+        weight = self._weight[part] * np.float32(trust)
         weighted = np.concatenate([values[:, *part].transpose(1, 2, 0) * weight, weight], axis=2, dtype=np.float32)
         for i in range(inside.height):
             start = self._offset(inside.row + i, inside.col)
