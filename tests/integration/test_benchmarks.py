@@ -46,6 +46,11 @@ def test_the_savings_are_exact_and_counted() -> None:
     assert 25 / 3 * found["paper_tflop"]["plain"] == pytest.approx(66.3, abs=0.2)
 
 
+def test_every_file_and_order_is_read() -> None:
+    found = outputs("read", "--size", "512", "--windows", "20", "--window", "64", "--repeats", "1")
+    assert len(found["ratios"]) == 4 and all(ratio > 0 for ratio in found["ratios"].values())
+
+
 @pytest.mark.slow
 def test_quality_of_refiner_and_control_in_one_command(tmp_path: Path) -> None:
     config = tmp_path / "toy.yaml"

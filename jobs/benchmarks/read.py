@@ -1,0 +1,105 @@
+"""Windows read per second: ours, a plain rasterio loop, and torchgeo's sampler where it is installed.
+
+    python jobs/benchmark.py read
+    python jobs/benchmark.py read --input ortho.tif --window 512
+
+The same pixels lie in a tiled and in a striped file, compressed. Windows come row by row, as refining reads them, and
+in groups of 64 from anywhere, as training does: ours sorts a group. Seconds are the processor's own, the page cache is
+warm.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from idgbr.cli import JobFlags
+
+
+class Flags(JobFlags):
+    """Flags of the benchmark of reading."""
+
+    input: str = ""
+    """Raster to copy pixels from; empty: noise that compresses like imagery."""
+    size: int = Field(4096, ge=256)
+    """Side of the files in pixels."""
+    window: int = Field(256, ge=32)
+    """Side of a window."""
+    windows: int = Field(512, ge=1)
+    """Windows read."""
+    repeats: int = Field(3, ge=1)
+    """Runs of each, in turn; the fastest counts."""
+
+
+def main(flags: Flags) -> dict[str, object]:
+    """Reads and compares."""
+    import numpy as np
+    import rasterio
+    from rich.console import Console
+    from rich.table import Table
+
+    from benchmarks._tiny import write_raster
+    from idgbr.raster.grid import Window
+    from idgbr.raster.scene import Scene
+    from idgbr.raster.windows import plan_windows
+
+    default_cache = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 20  # GDAL's own
+
+    def ours(path: str, places: Sequence[Window]) -> None:
+        scene = Scene(path)
+        for first in range(0, len(places), 64):
+            for place in sorted(places[first : first + 64]):
+                scene.read(place)
+
+    def plain(path: str, places: Sequence[Window]) -> None:
+        with rasterio.Env(GDAL_CACHEMAX=default_cache), rasterio.open(path) as file:
+            for place in places:
+                file.read(window=place.to_rasterio())
+
+    def torchgeo(path: str, places: Sequence[Window]) -> None:
+        from torchgeo.datasets import RasterDataset
+
+        with rasterio.Env(GDAL_CACHEMAX=default_cache), rasterio.open(path) as file:
+            dataset = RasterDataset(paths=[path], cache=True)
+            for place in places:
+                left, top = file.transform @ (place.col, place.row)
+                right, bottom = file.transform @ (place.stop_col, place.stop_row)
+                dataset[left:right, bottom:top]
+
+    readers: dict[str, Callable[[str, Sequence[Window]], None]] = {"ours": ours, "plain rasterio": plain}
+    if importlib.util.find_spec("torchgeo"):
+        readers["torchgeo"] = torchgeo
+    plan = plan_windows(flags.size, flags.size, flags.window, flags.window // 4)
+    inside = [place for place in plan if place.stop_row <= flags.size and place.stop_col <= flags.size]
+    rows, cols = np.random.default_rng(0).integers(0, flags.size - flags.window + 1, (2, flags.windows)).tolist()
+    orders = {
+        "row by row": (inside * -(-flags.windows // len(inside)))[: flags.windows],
+        "anywhere": [Window(row, col, flags.window, flags.window) for row, col in zip(rows, cols, strict=True)],
+    }
+    table = Table(title=f"{flags.windows} windows of {flags.window} px from {flags.size} x {flags.size} px, 3 bands")
+    for heading in ("file", "windows", *(f"{name} (1/s)" for name in readers), "ratio"):
+        table.add_column(heading, justify="left" if heading in ("file", "windows") else "right")
+    ratios = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("tiled", "striped"):
+            path = str(Path(folder, f"{kind}.tif"))
+            write_raster(path, flags.size, flags.input, tiled=kind == "tiled")
+            for order, places in orders.items():
+                seconds = dict.fromkeys(readers, float("inf"))
+                for _ in range(flags.repeats):
+                    for name, read in readers.items():
+                        began = time.process_time()
+                        read(path, places)
+                        seconds[name] = min(seconds[name], time.process_time() - began)
+                ratio = min(value for name, value in seconds.items() if name != "ours") / seconds["ours"]
+                ratios[f"{kind}, {order}"] = round(ratio, 3)
+                speeds = (f"{len(places) / value:.0f}" for value in seconds.values())
+                table.add_row(kind, order, *speeds, f"{ratio:.2f}")
+    Console().print(table)
+    return {"ratios": ratios, "compared_with": [name for name in readers if name != "ours"]}
