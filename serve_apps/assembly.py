@@ -41,7 +41,7 @@ class Maps:
         refined: (H, W) uint8 class ids, IGNORE where there is no imagery; None for stage 1 alone.
         uncertainty: (H, W) uint8, 0 to 254 for 0 to 1.
         windows: predicted, by stage.
-        milliseconds: by stage.
+        milliseconds: by stage; of these STAGE-model in the replicas' models and STAGE-blend in the blender.
     """
 
     planes: NDArray[np.uint8]
@@ -100,8 +100,10 @@ class Assembly:
             planes[:, rows] = to_planes(values, self.picture.valid[rows])
 
         calls = [self._call_coarse(corners) for corners in plan.chunks]
-        await self._blend(plan, calls, write)
-        return Maps(planes, None, None, {"coarse": len(plan.windows)}, {"coarse": _since(started)})
+        maps = Maps(planes, None, None, {"coarse": len(plan.windows)})
+        spent = await self._blend(plan, calls, write)
+        maps.milliseconds = {"coarse": _since(started)} | _named("coarse", spent)
+        return maps
 
     async def refined_maps(self, maps: Maps, sampler: SamplerConfig) -> Maps:
         """Stage 2 on a coarse map, blended."""
@@ -109,9 +111,9 @@ class Assembly:
         planes = ray.put(maps.planes)
         plan = self.refiner_plan()
         calls = [self._call_refiner(corners, planes, sampler) for corners in plan.chunks]
-        await self._blend(plan, calls, self.refined_writer(maps))
+        spent = await self._blend(plan, calls, self.refined_writer(maps))
         maps.windows["refiner"] = len(plan.windows)
-        maps.milliseconds["refine"] = _since(started)
+        maps.milliseconds |= {"refine": _since(started)} | _named("refine", spent)
         return maps
 
     def refiner_plan(self) -> _Plan:
@@ -159,13 +161,14 @@ class Assembly:
             probabilities = stage1.values[0, :, :height, :width].astype(np.float32)
             maps.planes = to_planes(probabilities, self.picture.valid)
             coarse_ms = _since(started)
-            await blending
+            spent = await blending
         except BaseException:
             first.cancel()
             blending.cancel()
             raise
         maps.windows = {"coarse": 1, "refiner": len(plan.windows)}
         maps.milliseconds = {"coarse": coarse_ms, "refine": _since(started) - coarse_ms}
+        maps.milliseconds |= {"coarse-model": stage1.ms} | _named("refine", spent)
         return maps
 
     def _call_coarse(self, corners: NDArray) -> Callable[[], Any]:
@@ -187,14 +190,17 @@ class Assembly:
         plan: _Plan,
         calls: Sequence[Callable[[], Awaitable[Predicted]]],
         write: Callable[[slice, NDArray[np.float32]], None],
-    ) -> None:
+    ) -> dict[str, float]:
+        """Fills the maps; milliseconds in the model and in the blender."""
         blender = plan.blender()
-        number = 0
+        number, spent = 0, {"model": 0.0, "blend": 0.0}
         async for done in in_order(calls, self._stages.calls):
             windows = plan.windows[number : number + len(done.values)]
             number += len(done.values)
-            await self._threaded(_add, blender, windows, done.values, write)
-        await self._threaded(_finish, blender, write)
+            spent["model"] += done.ms
+            spent["blend"] += await self._threaded(_add, blender, windows, done.values, write)
+        spent["blend"] += await self._threaded(_finish, blender, write)
+        return spent
 
     async def _threaded(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
@@ -215,15 +221,23 @@ class _Plan:
         return StripBlender(height, width, self._channels, self.windows, self._cut.window, self._cut.overlap)
 
 
-def _add(blender: StripBlender, windows: Sequence[Window], values: NDArray, write: Callable[..., None]) -> None:
+def _add(blender: StripBlender, windows: Sequence[Window], values: NDArray, write: Callable[..., None]) -> float:
+    started = time.perf_counter()
     for window, one in zip(windows, values, strict=True):
         for row, strip in blender.add(window, one.astype(np.float32)):
             write(slice(row, row + strip.shape[1]), strip)
+    return _since(started)
 
 
-def _finish(blender: StripBlender, write: Callable[..., None]) -> None:
+def _finish(blender: StripBlender, write: Callable[..., None]) -> float:
+    started = time.perf_counter()
     for row, strip in blender.finish():
         write(slice(row, row + strip.shape[1]), strip)
+    return _since(started)
+
+
+def _named(stage: str, spent: dict[str, float]) -> dict[str, float]:
+    return {f"{stage}-{what}": value for what, value in spent.items()}
 
 
 def _since(started: float) -> float:

@@ -63,3 +63,13 @@ def test_quality_of_refiner_and_control_in_one_command(tmp_path: Path) -> None:
     }
     assert len(points["default"]["scores"]["miou"]) == 1 and points["default"]["seconds"] > 0
     assert points["one-shot x 1"]["scores"] != points["default"]["scores"]
+
+
+@pytest.mark.slow
+def test_service_and_predictor_agree_and_are_compared(tmp_path: Path) -> None:
+    config = tmp_path / "toy.yaml"
+    config.write_text(QUALITY.format(folder=tmp_path))
+    found = outputs("serve", "--config", str(config), "--size", "100", "--requests", "4", "--concurrency", "1,2")
+    assert found["pixels_equal"] >= 0.999 and found["ratio"] > 0
+    assert set(found["per_s"]) == {"1", "2"} and all(len(found["percentiles_ms"][n]) == 3 for n in ("1", "2"))
+    assert found["where_ms"]["stage 1: model"] > 0 and found["where_ms"]["stage 2: model"] > 0

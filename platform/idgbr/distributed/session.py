@@ -25,7 +25,11 @@ OBJECT_STORE_BYTES = 400 * 2**20
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """Environment of every worker of a local Ray: where the package is, and how many threads libraries use."""
+    """Environment of every worker of a local Ray: where the package is, and how many threads libraries use.
+
+    One arena, because models run in threads there, and glibc gives what a thread's own arena frees back to the system:
+    60 000 page faults a map, a tenth of its time.
+    """
     count = str(threads)
     source_root = str(Path(idgbr.__file__).resolve().parent.parent)
     inherited = os.environ.get("PYTHONPATH", "")
@@ -35,6 +39,7 @@ def worker_environment(threads: int) -> dict[str, str]:
         "MKL_NUM_THREADS": count,
         "OPENBLAS_NUM_THREADS": count,
         "GDAL_NUM_THREADS": count,
+        "MALLOC_ARENA_MAX": "1",
     }
 
 
