@@ -42,10 +42,13 @@ COPY --chown=idgbr:idgbr . /opt/idgbr
 
 USER idgbr
 WORKDIR /opt/idgbr
-# The toolkit shows GPUs to containers that ask; on a machine without any this asks for nothing.
+# The toolkit shows GPUs to containers that ask; on a machine without any this asks for nothing. One arena: memory that a
+# model's thread frees is kept. Serve's proxies answer in the service's own words.
 ENV PYTHONPATH=/opt/idgbr/platform:/opt/idgbr \
     PYTHONUNBUFFERED=1 \
     OMP_NUM_THREADS=1 \
+    MALLOC_ARENA_MAX=1 \
+    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve_apps.proxy:middlewares \
     MPLBACKEND=Agg \
     RAY_USAGE_STATS_ENABLED=0 \
     NVIDIA_VISIBLE_DEVICES=all \

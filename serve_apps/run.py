@@ -27,6 +27,7 @@ from idgbr.distributed.session import start_ray
 from idgbr.errors import UserError
 from serve_apps.access import Keys, check_bind
 from serve_apps.model_folder import pinned
+from serve_apps.proxy import ENVIRONMENT
 from serve_apps.settings import Args
 
 IMPORT_PATH = "serve_apps.refinement:build"
@@ -78,6 +79,7 @@ def main(flags: Flags) -> dict[str, object]:
         raise UserError(f"{error}\nargs.model of {flags.config}: `make demo` makes the demo's model") from error
     root = str(Path(__file__).resolve().parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
+    os.environ.update(ENVIRONMENT)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -17,13 +17,13 @@ sys.path.insert(0, HERE)
 @pytest.fixture(scope="session")
 def worker_path() -> Iterator[None]:
     """Workers, and processes a test starts, import this folder's helpers and the deployments as the tests do."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (before, HERE, ROOT) if part)
-    yield
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
+    from serve_apps.proxy import ENVIRONMENT
+
+    path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), HERE, ROOT) if part)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"PYTHONPATH": path, **ENVIRONMENT}.items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="session")

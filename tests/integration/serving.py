@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
+import ray
 import requests
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve.config import HTTPOptions
 
 from serve_apps.refinement import build
@@ -80,4 +83,23 @@ def read(body: bytes) -> tuple[NDArray, rasterio.profiles.Profile]:
 
 def refine(url: str, body: bytes, accept: str = "image/tiff", **query: Any) -> requests.Response:
     """POST /v1/refine."""
-    return requests.post(f"{url}/v1/refine", body, params=query, headers={"accept": accept}, timeout=120)
+    return requests.post(f"{url}/v1/refine", body, params=query, headers={"accept": accept}, timeout=560)
+
+
+def pids(deployment: str) -> list[int]:
+    """Processes of a deployment's replicas."""
+    found = []
+    for name in (actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)):
+        if f"#{deployment}#" in name:
+            with suppress(ValueError, RayActorError):  # one that is ending
+                found.append(ray.get(ray.get_actor(name, "serve").__ray_call__.remote(lambda _: os.getpid())))
+    return found
+
+
+def memory_mb(deployments: Sequence[str]) -> float:
+    """Memory of their own of all replicas, in MB."""
+    total = 0
+    for pid in (pid for deployment in deployments for pid in pids(deployment)):
+        status = Path(f"/proc/{pid}/status").read_text()
+        total += int(status.split("RssAnon:")[1].split()[0])
+    return total / 1e3

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import requests
 from rasterio.transform import from_origin
-from serving import geotiff, npy, picture, read, refine, service
+from rasterio.windows import Window
+from serving import ROOT, geotiff, npy, picture, read, refine, service
 
 from idgbr import IGNORE
 from idgbr.client import Client, ServiceError
@@ -24,11 +27,19 @@ CLASSES = 3
 
 @pytest.fixture(scope="module")
 def url(ray_session: None, toy_model: Path) -> Iterator[str]:
-    with service(toy_model, limits={"steps": 8, "samples": 4, "pixels": 2_000_000, "body_mb": 8}) as address:
+    limits = {"steps": 8, "samples": 4, "pixels": 2_000_000, "body_mb": 8, "request_s": 540}
+    with service(toy_model, limits=limits) as address:
         yield address
 
 
-@pytest.mark.parametrize(("height", "width"), [(50, 60), (150, 110)], ids=["one window", "several windows"])
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [
+        pytest.param(50, 60, id="one window"),
+        pytest.param(150, 110, id="several windows"),
+        pytest.param(1100, 1500, id="hundreds of windows", marks=pytest.mark.slow),
+    ],
+)
 def test_the_same_map_as_the_job(url: str, toy_model: Path, tmp_path: Path, height: int, width: int) -> None:
     pixels = picture(height, width)
     pixels[:, :6] = 0
@@ -92,3 +103,59 @@ def test_coarse_alone_and_description(url: str) -> None:
     assert told["active"] == told["desired"] and told["name"] == "toy" and not told["errors"]
     assert requests.get(f"{url}/healthz", timeout=30).ok and requests.get(f"{url}/readyz", timeout=30).ok
     assert "/v1/refine/stream" in requests.get(f"{url}/openapi.json", timeout=30).json()["paths"]
+
+
+def test_the_readme_s_lines_on_a_synthetic_scene(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = picture(90, 120)
+    pixels[:, :, :7] = 0
+    (tmp_path / "scene.tif").write_bytes(geotiff(pixels, nodata=0))
+    follow_the_readme(url, tmp_path, monkeypatch)
+
+
+def test_the_readme_s_lines_on_a_crop_of_kampala(
+    url: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read at the toy model's scale: it was made for half a metre, the imagery has 7 cm."""
+    window, side = Window(1024, 512, 1000, 1000), 150
+    with rasterio.open(data_dir / "kampala" / "kampala_blockA_image.tif") as whole:
+        pixels = whole.read(window=window, out_shape=(3, side, side))
+        place = rasterio.Affine(*whole.window_transform(window)[:6]) * rasterio.Affine.scale(1000 / side)
+        profile = {"crs": whole.crs, "transform": place, "nodata": whole.nodata, "count": 3, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "scene.tif", "w", driver="GTiff", height=side, width=side, **profile) as out:
+        out.write(pixels)
+    follow_the_readme(url, tmp_path, monkeypatch)
+
+
+def follow_the_readme(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the lines of the section Online as they stand there, but for the address, beside scene.tif."""
+    section = (ROOT / "README.md").read_text().split("\n## Online\n")[1].split("\n## ")[0]
+    blocks = [block.replace("http://127.0.0.1:8000", url) for block in section.split("```")[1::2]]
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("curl ")]
+    (snippet,) = [block.removeprefix("python\n") for block in blocks if "Client(" in block]
+    with rasterio.open(folder / "scene.tif") as scene:
+        image, like = scene.read(), scene.profile
+        seen = scene.dataset_mask() > 0
+    (folder / "scene.png").write_bytes(preview_png(image, np.ones(image.shape[1:], bool)))
+    coarse = np.where(seen, np.arange(image.shape[2]) * CLASSES // image.shape[2], IGNORE).astype(np.uint8)
+    with rasterio.open(folder / "othermodel.tif", "w", **like | {"count": 1, "nodata": IGNORE}) as out:
+        out.write(coarse, 1)
+
+    def curl(line: str) -> bytes:
+        return subprocess.run(["bash", "-c", line], cwd=folder, check=True, capture_output=True, timeout=300).stdout
+
+    as_tiff, as_geojson, as_png, as_stream, model = lines
+    curl(as_tiff)
+    with rasterio.open(folder / "map.tif") as refined:
+        assert (refined.crs, refined.transform, refined.nodata) == (like["crs"], like["transform"], IGNORE)
+        ids = refined.read(1)
+    assert ((ids == IGNORE) == ~seen).all() and set(np.unique(ids[seen])) <= set(range(CLASSES))
+    assert json.loads(curl(as_geojson))["features"]
+    curl(as_png)
+    assert read((folder / "map.png").read_bytes())[0].shape == seen.shape
+    last = json.loads(curl(as_stream).splitlines()[-1])
+    assert last["type"] == "result" and last["model"] == json.loads(curl(model))["version"] == "toy"
+    monkeypatch.chdir(folder)
+    found: dict = {"image": image}
+    exec(snippet, found)
+    assert json.loads((folder / "map.geojson").read_text())["features"]
+    assert found["maps"].refined.shape == found["maps"].uncertainty.shape == seen.shape
