@@ -84,6 +84,7 @@ BAD = {
     "half a tiff": (tiff(IMAGE, compress="deflate")[:-200], "damaged"),
     "half a png": (preview_png(IMAGE, np.ones((20, 30), bool))[:300], "damaged"),
     "half a jpeg": (jpeg(IMAGE)[:500], "damaged"),
+    "a png of too few pixels": (huge_png(100), "damaged"),
     "a png of 60000 x 60000": (huge_png(60_000), "size"),
     "too many pixels": (npy(np.zeros((3, 200, 200), np.uint8)), "size"),
     "too many bands": (tiff(np.ones((9, 4, 4), np.uint8)), "size"),

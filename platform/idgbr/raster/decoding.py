@@ -23,6 +23,7 @@ from idgbr import IGNORE
 from idgbr.errors import UserError
 from idgbr.raster.gdal import GDAL_ERRORS, gdal_env, open_quietly
 from idgbr.raster.grid import IDENTITY, Grid
+from idgbr.raster.png import is_whole
 from idgbr.raster.source import Source, reason
 
 Fault = Literal["format", "damaged", "size", "content"]
@@ -37,8 +38,6 @@ _MAGIC = {
     b"\xff\xd8\xff": "JPEG",
     b"\x93NUMPY": "npy",
 }
-_PNG_END = b"IEND\xaeB`\x82"
-"""The last chunk of every PNG; GDAL reads one that is cut off as black."""
 FORMATS = "GeoTIFF (COG included), PNG, JPEG or .npy"
 
 
@@ -166,14 +165,14 @@ def decode_coarse(body: bytes, image: Grid, classes: int, limits: ImageLimits) -
 @contextmanager
 def _opened(body: bytes, limits: ImageLimits, what: str) -> Iterator[Source]:
     driver = image_format(body, what)
-    if driver == "PNG" and _PNG_END not in body:
-        raise BadImage("damaged", f"{what}: the PNG is cut off; send all of it")
     # A JPEG that is cut off is a mere warning to libjpeg, which paints the rest grey.
     with gdal_env("/vsimem/"), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True), MemoryFile(body) as file:
         try:
             # The header alone: nothing is decoded before the limits are kept.
             with open_quietly(file.name, driver=driver) as header:
                 _check_size(header, limits, what)
+            if driver == "PNG" and not is_whole(body):
+                raise BadImage("damaged", f"{what}: the PNG is cut off, or a part of it is missing; send all of it")
             source = Source(file.name, None, None, False, driver)
         except GDAL_ERRORS as error:
             raise BadImage("damaged", f"{what}: cannot be opened as {driver} ({_brief(error, file.name)})") from error
