@@ -96,10 +96,11 @@ async function finish(told, started) {
   for (const name of ["coarse", "refined"]) viewer.set(name, await createImageBitmap(state.result[name]["image/png"]));
   viewer.set("uncertainty", await asHeat(state.result.uncertainty["image/png"]));
   legend(told.shares);
-  const stages = Object.entries(told.milliseconds).map(([name, value]) => `${name} ${seconds(value)}`).join(", ");
+  // What has a dash is a part of what has none.
+  const stages = Object.entries(told.milliseconds).filter(([name]) => !name.includes("-"));
   facts({
     "Time": `${seconds(performance.now() - started)}`,
-    "Of it": stages,
+    "Of it": stages.map(([name, value]) => `${name} ${seconds(value)}`).join(", "),
     "Windows": Object.entries(told.windows).map(([name, count]) => `${name} ${count}`).join(", "),
     "Model": told.model,
   });
