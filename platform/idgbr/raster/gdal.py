@@ -70,14 +70,23 @@ def _options(uri: str) -> dict[str, Any]:
 
 
 @contextmanager
-def gdal_env(uri: str = "", cache_mb: int = 32) -> Iterator[None]:
+def gdal_env(uri: str = "", cache_mb: int = 64) -> Iterator[None]:
     """GDAL's settings for reading or writing `uri`: one thread, a small block cache, no listing of buckets.
 
     GDAL finds credentials by itself (environment, profiles, instance roles), hence no session of rasterio's. It takes
-    a small GDAL_CACHEMAX for megabytes, rasterio takes it for bytes.
+    a small GDAL_CACHEMAX for megabytes, rasterio takes it for bytes. Inside of equal settings it does nothing: a
+    loop over windows enters it once, and saves a tenth of the time of a window that decodes fast.
     """
-    with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=cache_mb * 2**20, **_options(uri)):
+    wanted, around = {"GDAL_CACHEMAX": cache_mb * 2**20, **_options(uri)}, getattr(_local, "options", None)
+    if wanted == around:
         yield
+        return
+    _local.options = wanted
+    try:
+        with rasterio.Env(session=DummySession(), **wanted):
+            yield
+    finally:
+        _local.options = around
 
 
 def open_quietly(uri: str, **options: Any) -> Any:
