@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ray.exceptions import RayActorError, RayTaskError
-from ray.serve.exceptions import ReplicaUnavailableError
-from ray.serve.handle import DeploymentResponse
+from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 T = TypeVar("T")
 
@@ -54,6 +54,25 @@ async def retried(call: Callable[[], Awaitable[T]], tries: int = TRIES) -> T:
             if not left or not replica_lost(error):
                 raise
     raise AssertionError("at least one try")
+
+
+async def every_replica(handle: DeploymentHandle, method: str) -> list[Any]:
+    """What each running replica answers; where none runs, the one that starts for the call.
+
+    Raises:
+        Exception: what the method raised, or that no replica lived to answer.
+    """
+    try:
+        answers = await handle.broadcast(method).results_async(return_exceptions=True)
+    except DeploymentUnavailableError:
+        return [await getattr(handle, method).remote()]
+    told = [answer for answer in answers if not isinstance(answer, BaseException)]
+    faults = [answer for answer in answers if isinstance(answer, BaseException)]
+    for fault in faults:
+        # One that has just ended serves nothing.
+        if not told or not replica_lost(fault):
+            raise fault
+    return told
 
 
 def replica_lost(error: BaseException) -> bool:

@@ -57,26 +57,28 @@ def find(address: str, tracking_uri: str) -> Served:
         return Served(Path(address).name, load_spec(address), address)
     if "@" in address:
         raise UserError(f"{address}: an alias does not pin a version; expected models:/NAME/VERSION")
+    from idgbr.registry.store import fail_soon
     from idgbr.registry.versions import resolve
 
+    fail_soon()
     folder, label = resolve(address, tracking_uri)
     return Served(label, load_spec(folder), str(folder))
 
 
-def refuse_other_task(before: Served, after: Served) -> None:
+def refuse_other_task(before: ModelSpec, after: ModelSpec) -> None:
     """Refuses to follow a model with one that callers of the first could not use.
 
     Raises:
         UserError: another number of bands, or other classes.
     """
     for what, old, new in (
-        ("bands", len(before.spec.bands), len(after.spec.bands)),
-        ("classes", [c.name for c in before.spec.classes], [c.name for c in after.spec.classes]),
+        ("bands", len(before.bands), len(after.bands)),
+        ("classes", [c.name for c in before.classes], [c.name for c in after.classes]),
     ):
         if old != new:
             raise UserError(
-                f"{after.label}: takes over from {before.label} with other {what}: found {new}, expected {old}. Serve "
-                "it as an application of its own"
+                f"the model takes over from one with other {what}: found {new}, expected {old}. Serve it as an "
+                "application of its own"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import textwrap
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,14 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+from ray.exceptions import RayTaskError
 
 from idgbr.errors import UserError
 
 LOG = logging.getLogger("ray.serve")
 MOST = 2
 """Versions held at a time: what is loaded beside the active one replaces an older one."""
-_RETRY_S = 5.0
-"""A version that did not load is not tried again for requests before that."""
+_RETRY_MOST_S = 300.0
+"""A wanted version that does not load is tried again, at the latest after this; a damaged one costs no more."""
 
 Model = TypeVar("Model")
 
@@ -55,28 +57,42 @@ class ModelUnavailable(UserError):
     """The version a request wants cannot be served here; another replica, or a later try, may."""
 
 
+def reason(error: BaseException) -> str:
+    """Why, in one line; of an error that came from another replica, what it was there."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    text = str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}"
+    return textwrap.shorten(text, 500, placeholder=" ...")
+
+
 class ModelShelf(Generic[Model]):
     """Loads versions, hands them out, and lets the old one go when its last request has ended.
 
-    Belongs to one event loop.
+    A wanted version that does not load is tried again, ever more rarely: its store may have been away. Belongs to one
+    event loop.
 
     Args:
         load: Loads and tests the model at an address; raises if it is not fit to serve.
         drain_s: How long a version that is no longer active is kept after its last use: no request that was pinned
             to it may live longer.
         changed: Called with the status whenever it changes.
+        retry_s: A version that did not load is not tried again before that; each further pause is twice as long.
     """
 
     def __init__(
-        self, load: Callable[[str], Awaitable[Model]], drain_s: float, changed: Callable[[ShelfStatus], None]
+        self,
+        load: Callable[[str], Awaitable[Model]],
+        drain_s: float,
+        changed: Callable[[ShelfStatus], None],
+        retry_s: float = 5.0,
     ) -> None:
-        self._load, self._drain_s, self._changed = load, drain_s, changed
+        self._load, self._drain_s, self._changed, self._retry_s = load, drain_s, changed, retry_s
         self._held: dict[str, _Entry[Model]] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, tuple[float, str]] = {}
         self._released = asyncio.Condition()
         self._desired, self._active, self._error = "", "", ""
         self._background: set[asyncio.Task[None]] = set()
+        self._retrying: asyncio.Task[None] | None = None
 
     @property
     def status(self) -> ShelfStatus:
@@ -107,22 +123,39 @@ class ModelShelf(Generic[Model]):
             return
         self._desired, self._error = address, ""
         self._failed.pop(address, None)
+        if self._retrying is not None:
+            self._retrying.cancel()
         self._tell()
+        if not await self._tried(address):
+            if not self._active and wanted.fallback:
+                await self._fall_back(wanted.fallback)
+            if self._desired == address:
+                self._retrying = asyncio.create_task(self._try_again(address))
+        self._tell()
+
+    async def _tried(self, address: str) -> bool:
         try:
             await self._get(address)
         except Exception as error:
             if self._desired == address:
-                self._error = str(error)
-            LOG.error("model %s is not served: %s", address, error)
-            if not self._active and wanted.fallback:
-                await self._fall_back(wanted.fallback)
-        self._tell()
+                self._error = reason(error)
+            LOG.error("model %s is not served: %s", address, reason(error))
+            return False
+        return True
+
+    async def _try_again(self, address: str) -> None:
+        pause, loaded = self._retry_s, False
+        while not loaded:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _RETRY_MOST_S)
+            loaded = await self._tried(address)
+            self._tell()
 
     async def _fall_back(self, address: str) -> None:
         try:
             await self._get(address)
         except Exception as error:
-            LOG.error("nor is model %s: %s", address, error)
+            LOG.error("nor is model %s: %s", address, reason(error))
         else:
             # One that became active in the meantime is wanted more.
             self._active = self._active or address
@@ -140,12 +173,12 @@ class ModelShelf(Generic[Model]):
         entry = self._held.get(wanted)
         while entry is None:
             failed = self._failed.get(wanted)
-            if failed is not None and time.monotonic() - failed[0] < _RETRY_S:
+            if failed is not None and time.monotonic() - failed[0] < self._retry_s:
                 raise ModelUnavailable(failed[1])
             try:
                 await self._get(wanted)
             except Exception as error:
-                raise ModelUnavailable(str(error)) from error
+                raise ModelUnavailable(reason(error)) from error
             entry = self._held.get(wanted)
         entry.leases += 1
         try:
@@ -174,7 +207,7 @@ class ModelShelf(Generic[Model]):
             await self._make_room()
             self._held[address] = _Entry(await self._load(address))
         except Exception as error:
-            self._failed[address] = (time.monotonic(), str(error))
+            self._failed[address] = (time.monotonic(), reason(error))
             raise
         finally:
             del self._loading[address]

@@ -32,7 +32,7 @@ from idgbr.cli import JobFlags, run_job
 from idgbr.config.load import read_yaml
 from idgbr.errors import UserError
 from idgbr.registry.aliases import now, set_tags
-from idgbr.registry.store import absolute_uri, connect
+from idgbr.registry.store import absolute_uri, connect, fail_soon
 from serve_apps.rollout import RayService, RunningServe, Target
 from serve_apps.webhook import Verifier, ensure_webhook, webhook_app
 
@@ -41,6 +41,8 @@ SECRET = "IDGBR_WEBHOOK_SECRET"
 STATE_TAG = "serving.state"
 """serving or failed, of a version that was rolled out."""
 _TIMEOUT_S = 30.0
+_AGAIN_S = 15.0
+"""Between two looks while something is wrong, however rarely it looks otherwise."""
 _PASSING = (MlflowException, requests.RequestException, RuntimeError, ConnectionError, OSError)
 """What a store, a Serve or an endpoint that is away for a while raises."""
 
@@ -52,9 +54,9 @@ class State:
     Attributes:
         desired: the version the alias stands for.
         active: the version the endpoint answers with.
-        settled: whether every deployment serves the desired version.
+        settled: whether every replica of every deployment serves the desired version.
         error: why not.
-        seconds: from the first look at the new alias to the last deployment; None before, and after a restart.
+        seconds: from the first look at the new alias to the last replica; None before, and after a restart.
     """
 
     desired: str = ""
@@ -99,7 +101,8 @@ class Reconciler:
         """Looks every few seconds until told to end; sooner while a version is being rolled out, or when woken."""
         while not ended():
             self.look()
-            self._woken.wait(interval_s if self.state.settled or self.state.error else min(1.0, interval_s))
+            pause = interval_s if self.state.settled else _AGAIN_S if self.state.error else 1.0
+            self._woken.wait(min(pause, interval_s))
             self._woken.clear()
 
     def look(self) -> State:
@@ -108,12 +111,13 @@ class Reconciler:
             version = str(connect(self._uri).get_model_version_by_alias(self._name, self._alias).version)
             address = f"models:/{self._name}/{version}"
             told = self._asked()
-            if self._target.model() != address:
-                LOG.info("rolling out %s", address)
+            fault = self._target.fault()
+            if fault or self._target.model() != address:
+                LOG.info("rolling out %s%s", address, fault and f" again, since the application was not built: {fault}")
                 self._began = (address, time.monotonic())
                 self._target.write(address, str(told.get("active", "")))
                 told = self._asked()
-            self.state = self._seen(address, told)
+            self.state = self._seen(address, told, fault)
             self._tag(version)
         except _PASSING as error:
             LOG.warning("cannot look: %s", error)
@@ -132,17 +136,17 @@ class Reconciler:
         told: dict[str, Any] = answer.json()
         return told
 
-    def _seen(self, address: str, told: Mapping[str, Any]) -> State:
-        deployments = list((told.get("deployments") or {}).values())
-        settled = bool(deployments) and all(one["active"] == address for one in deployments)
-        heard = bool(deployments) and all(one["desired"] == address for one in deployments)
+    def _seen(self, address: str, told: Mapping[str, Any], fault: str) -> State:
+        replicas = [one for several in (told.get("replicas") or {}).values() for one in several]
+        settled = bool(replicas) and all(one["active"] == address for one in replicas)
+        heard = bool(replicas) and all(one["desired"] == address for one in replicas)
         errors = told.get("errors") or {}
         # An error of the version before says nothing about this one.
-        error = "; ".join(dict.fromkeys(map(str, errors.values()))) if heard and not settled else ""
+        error = "; ".join(dict.fromkeys(map(str, errors.values()))) if heard and not settled else fault
         seconds = self.state.seconds if self.state.desired == address else None
         if settled and seconds is None and self._began is not None and self._began[0] == address:
             seconds = time.monotonic() - self._began[1]
-            LOG.info("%s is served by every deployment, %.1f s after it was seen", address, seconds)
+            LOG.info("%s is served by every replica, %.1f s after it was seen", address, seconds)
         return State(address, str(told.get("active", "")), settled, error, seconds)
 
     def _tag(self, version: str) -> None:
@@ -192,9 +196,10 @@ def main(flags: Flags) -> dict[str, object]:
     """Follows the alias until it is ended."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    fail_soon()
     key = os.environ.get("IDGBR_API_KEY", "")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    reconciler = Reconciler(flags.tracking_uri, flags.model, _target(flags), flags.endpoint, flags.alias, headers)
+    reconciler = Reconciler(flags.tracking_uri, flags.model, target(flags), flags.endpoint, flags.alias, headers)
     if flags.webhook_url:
         secret = os.environ.get(SECRET, "")
         if not secret:
@@ -215,7 +220,12 @@ def _register(flags: Flags, secret: str) -> None:
         LOG.warning("webhook not registered, polling alone: %s", error)
 
 
-def _target(flags: Flags) -> Target:
+def target(flags: Flags) -> Target:
+    """Where the flags say that the Serve config is.
+
+    Raises:
+        UserError: neither a config nor a RayService is named.
+    """
     if flags.rayservice:
         return RayService(flags.rayservice, flags.namespace, flags.application)
     if not flags.config:

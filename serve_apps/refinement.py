@@ -2,9 +2,10 @@
 
 serve deploy configs/serve/cluster.yaml        # on a running cluster
 make serve                                     # on this machine, with the demo's model
-"""
 
-from __future__ import annotations
+Serve makes the arguments out of the file by the annotation of `build`, which must be an object, not a string: hence no
+`from __future__ import annotations`.
+"""
 
 from typing import Any, cast
 

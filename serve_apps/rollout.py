@@ -29,6 +29,9 @@ class Target(Protocol):
     def write(self, address: str, fallback: str = "") -> None:
         """Tells all deployments to serve a version, at once, and which one where it does not load."""
 
+    def fault(self) -> str:
+        """Why the application could not be built, in one line; empty where it could."""
+
 
 def with_model(config: Mapping[str, Any], application: str, address: str, fallback: str = "") -> dict[str, Any]:
     """A Serve config whose deployments of one application serve a version; all else is as it was.
@@ -88,6 +91,10 @@ class RunningServe:
         """See `Target`. Only `user_config` differs from what runs, so Serve restarts no replica."""
         self._client().deploy_applications(with_model(self._config, self._name, address, fallback))
 
+    def fault(self) -> str:
+        """See `Target`."""
+        return _fault(self._client().get_serve_details()["applications"].get(self._name))
+
     def _client(self) -> ServeSubmissionClient:
         return ServeSubmissionClient(self._address)
 
@@ -118,6 +125,11 @@ class RayService:
         patch = rayservice_patch(self._get(), self._name, address, fallback)
         headers = {"Content-Type": "application/merge-patch+json"}
         self._ask("PATCH", json=patch, headers=headers)
+
+    def fault(self) -> str:
+        """See `Target`."""
+        active = (self._get().get("status") or {}).get("activeServiceStatus") or {}
+        return _fault((active.get("applicationStatuses") or {}).get(self._name))
 
     def _get(self) -> dict[str, Any]:
         found: dict[str, Any] = self._ask("GET").json()
@@ -164,6 +176,13 @@ def rayservice_patch(
         "metadata": {"resourceVersion": rayservice["metadata"]["resourceVersion"]},
         "spec": {"serveConfigV2": yaml.safe_dump(config, sort_keys=False)},
     }
+
+
+def _fault(status: Mapping[str, Any] | None) -> str:
+    if not status or status["status"] != "DEPLOY_FAILED":
+        return ""
+    # A traceback, whose last line is the error.
+    return str(status["message"]).strip().rpartition("\n")[2]
 
 
 def _application(config: Mapping[str, Any], name: str) -> dict[str, Any]:

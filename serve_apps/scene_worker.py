@@ -25,12 +25,12 @@ from idgbr.errors import UserError
 from idgbr.raster.decoding import BadImage, ImageLimits, Picture, decode_coarse, decode_image
 from idgbr.raster.encoding import preview_png
 from serve_apps.assembly import Assembly, Maps, Stages
-from serve_apps.calls import replica_lost
+from serve_apps.calls import every_replica, replica_lost
 from serve_apps.encoders import encoded
 from serve_apps.messages import MapReply, MapRequest, Problem, ProblemError
 from serve_apps.metrics import StageMetrics
 from serve_apps.model_folder import Served, find, refuse_other_task
-from serve_apps.model_shelf import ModelShelf, ModelUnavailable
+from serve_apps.model_shelf import ModelShelf, ModelUnavailable, ShelfStatus
 from serve_apps.settings import Args
 from serve_apps.steps import step_lines
 
@@ -64,16 +64,29 @@ class SceneWorker:
         """Serve calls this with the `user_config`: which model to serve."""
         await self._shelf.follow(user_config)
 
+    async def status(self) -> ShelfStatus:
+        """Versions desired, active and held here, and why the desired one is not active."""
+        return self._shelf.status
+
     async def describe(self) -> dict[str, Any]:
-        """What /v1/model tells: the model, its versions here and in a replica of each stage."""
-        coarse, refiner = self._stages.coarse.status.remote(), self._stages.refiner.status.remote()
-        states = {"scenes": self._shelf.status, "coarse": await coarse, "refiner": await refiner}
-        errors = {name: state.error for name, state in states.items() if state.error}
+        """What /v1/model tells: the model, and its versions in every replica of the deployments that know one."""
+        context = serve.get_replica_context()
+        handles = {
+            "scenes": serve.get_deployment_handle(context.deployment, context.app_name),
+            "coarse": self._stages.coarse,
+            "refiner": self._stages.refiner,
+        }
+        states: list[list[ShelfStatus]] = await asyncio.gather(*(every_replica(h, "status") for h in handles.values()))
+        replicas = dict(zip(handles, states, strict=True))
+        faults = {name: dict.fromkeys(one.error for one in several if one.error) for name, several in replicas.items()}
         told: dict[str, Any] = {
             "desired": self._shelf.status.desired,
             "active": self._shelf.status.active,
-            "deployments": {n: {"desired": s.desired, "active": s.active, "held": s.held} for n, s in states.items()},
-            "errors": errors,
+            "replicas": {
+                name: [{"desired": one.desired, "active": one.active, "held": one.held} for one in several]
+                for name, several in replicas.items()
+            },
+            "errors": {name: "; ".join(several) for name, several in faults.items() if several},
         }
         if not self._shelf.status.active:
             return told
@@ -135,7 +148,7 @@ class SceneWorker:
         served = await self._threaded(find, address, self._args.tracking_uri)
         if self._shelf.status.active:
             async with self._shelf.lease() as (_, before):
-                refuse_other_task(before, served)
+                refuse_other_task(before.spec, served.spec)
         await asyncio.gather(self._stages.coarse.prepare.remote(address), self._stages.refiner.prepare.remote(address))
         return served
 

@@ -21,7 +21,7 @@ from idgbr.inference.planes import cut_windows, given_coarse, to_planes
 from idgbr.inference.predictor import Part, Predictor
 from serve_apps.messages import Predicted, Windows
 from serve_apps.metrics import StageMetrics
-from serve_apps.model_folder import load
+from serve_apps.model_folder import load, refuse_other_task
 from serve_apps.model_shelf import ModelShelf, ShelfStatus
 from serve_apps.settings import StageArgs
 
@@ -86,7 +86,11 @@ class _Stage(ABC):
 
         async def load_model(address: str) -> Predictor:
             work = functools.partial(load, address, tracking_uri, self.part, args.device, args.threads)
-            return await asyncio.get_running_loop().run_in_executor(self._loader, work)
+            predictor = await asyncio.get_running_loop().run_in_executor(self._loader, work)
+            if self._shelf.status.active:
+                async with self._shelf.lease() as (_, before):
+                    refuse_other_task(before.spec, predictor.spec)
+            return predictor
 
         self._shelf: ModelShelf[Predictor] = ModelShelf(load_model, drain_s, self._metrics.show_model)
         self._batched.set_max_batch_size(args.batch)  # type: ignore[attr-defined]

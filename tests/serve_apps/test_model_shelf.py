@@ -16,21 +16,27 @@ class Loader:
     def __init__(self) -> None:
         self.loaded: list[str] = []
         self.gates: dict[str, asyncio.Event] = {}
+        self.away: dict[str, int] = {}
+        """How often a name fails before it loads."""
 
     async def __call__(self, address: str) -> str:
         if gate := self.gates.get(address):
             await gate.wait()
         if "bad" in address:
             raise UserError(f"{address}: damaged")
+        if address in self.away:
+            self.away[address] -= 1
+            if self.away[address] >= 0:
+                raise ConnectionError(f"{address}: the store\nis away")
         self.loaded.append(address)
         return address.upper()
 
 
-def shelf(loader: Loader, drain_s: float = 0.0) -> ModelShelf[str]:
+def shelf(loader: Loader, drain_s: float = 0.0, retry_s: float = 60.0) -> ModelShelf[str]:
     def changed(status: ShelfStatus) -> None:
         assert len(status.held) <= 2
 
-    return ModelShelf(loader, drain_s, changed)
+    return ModelShelf(loader, drain_s, changed, retry_s)
 
 
 def test_a_pinned_request_keeps_its_version() -> None:
@@ -67,6 +73,27 @@ def test_a_bad_version_changes_nothing() -> None:
         assert "models:/NAME/VERSION" in versions.status.error
         await versions.activate({"model": "two"})
         assert (versions.status.active, versions.status.error) == ("two", "")
+
+    asyncio.run(run())
+
+
+def test_a_version_that_did_not_load_is_tried_again_while_it_is_wanted() -> None:
+    async def run() -> None:
+        loader = Loader()
+        loader.away = {"two": 3, "three": 1}
+        versions = shelf(loader, retry_s=0.01)
+        await versions.activate({"model": "one"})
+        await versions.activate({"model": "two"})
+        assert versions.status.active == "one"
+        assert versions.status.error == "ConnectionError: two: the store is away"
+        while versions.status.active == "one":
+            await asyncio.sleep(0.01)
+        assert (versions.status.active, versions.status.error, loader.away["two"]) == ("two", "", -1)
+        # What is no longer wanted is left alone.
+        await versions.activate({"model": "three"})
+        await versions.activate({"model": "four"})
+        await asyncio.sleep(0.1)
+        assert versions.status.active == "four" and loader.loaded == ["one", "two", "four"]
 
     asyncio.run(run())
 

@@ -138,6 +138,10 @@ def test_a_rayservice_is_patched(
     assert service.model() == NEW
     assert held["spec"]["rayClusterConfig"] == OBJECT["spec"]["rayClusterConfig"]  # type: ignore[index]
     assert held["metadata"]["resourceVersion"] == "42"
+    assert service.fault() == ""
+    said = {"status": "DEPLOY_FAILED", "message": "Traceback:\n  file\nValueError: no such key\n"}
+    held["status"] = {"activeServiceStatus": {"applicationStatuses": {"refinement": said}}}
+    assert service.fault() == "ValueError: no such key"
     # Somebody changes the object between reading and writing: refused, and nothing is lost.
     stale = copy.deepcopy(held)
     service.write("models:/toy/8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -139,10 +138,18 @@ def resolve(model: str, uri: str) -> tuple[Path, str]:
     if match is None:
         raise UserError(f"{model}: no address of a model; expected models:/NAME@ALIAS or models:/NAME/VERSION")
     client = connect(uri)
-    found = _version(client, model, match, uri)
-    source = client.get_model_version_download_uri(found.name, found.version)
-    label = f"{found.name}/{found.version}"
-    logged = _fetch(source, uri, label)
+    try:
+        found = _version(client, model, match, uri)
+        source = client.get_model_version_download_uri(found.name, found.version)
+        label = f"{found.name}/{found.version}"
+        logged = _fetch(source, uri, label)
+    except MlflowException:
+        # The store is away. A version stays what it is: one that was fetched before will do.
+        label = f"{match['name']}/{match['version']}"
+        kept = sorted(_cache(uri, label).glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime)
+        if not kept:
+            raise
+        logged = kept[-1]
     return check_folder(
         logged / Model.load(str(logged)).flavors["python_function"]["artifacts"]["model"]["path"]
     ), label
@@ -234,16 +241,30 @@ def _fetch(source: str, uri: str, label: str) -> Path:
         return Path(unquote(parsed.path))
     if not parsed.scheme:
         return Path(source)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "idgbr" / "models"
-    target = cache / hashlib.sha256(f"{uri} {source}".encode()).hexdigest()[:16] / label.replace("/", "-")
+    target = _cache(uri, label) / _short_hash(source)
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
             fetched = mlflow.artifacts.download_artifacts(
                 artifact_uri=f"models:/{label}", dst_path=temporary, tracking_uri=uri
             )
-            shutil.move(fetched, target)
+            try:
+                Path(fetched).rename(target)
+            except OSError:
+                # Another process was quicker.
+                if not target.is_dir():
+                    raise
     return target
+
+
+def _cache(uri: str, label: str) -> Path:
+    """Where versions of one number are kept; several, where a store was begun anew at the same address."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "idgbr" / "models" / _short_hash(uri) / label.replace("/", "-")
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _version_tags(metrics: Mapping[str, float], tags: Mapping[str, str] | None, content: str) -> dict[str, str]:
