@@ -16,7 +16,7 @@ from idgbr.config.load import load_experiment
 from idgbr.config.models import CoarseConfig, RefinerConfig, SamplerConfig
 from idgbr.config.tree import Experiment
 from idgbr.datasets.ground import tile_hashes
-from idgbr.datasets.normalisation import Normalisation
+from idgbr.datasets.normalisation import BandStats, Normalisation
 from idgbr.inference.predictor import Predictor
 from idgbr.models.coarse import build_coarse
 from idgbr.models.package import ModelSpec, Sample, save_model
@@ -29,7 +29,7 @@ WINDOW = 64
 GATE_SCENES = 3
 
 
-def trained_model(folder: Path, steps: int, seed: int = 0, name: str = NAME) -> Path:
+def trained_model(folder: Path, steps: int, seed: int = 0, name: str = NAME, bands: int = 3) -> Path:
     """A model folder whose stage 1 learnt the toy stripes for so many steps; stage 2 keeps what stage 1 says.
 
     The refiner is random, so the coarse map's vote outweighs it: how good the model is, is how long it learnt.
@@ -43,9 +43,10 @@ def trained_model(folder: Path, steps: int, seed: int = 0, name: str = NAME) -> 
     )  # fmt: skip
     region = toy_region(folder, "learnt", 192, seed=100)
     pixels, valid = region.image.read(region.grid.window)
+    pixels = pixels[:bands]
     label, _ = type(region.image)(region.label).read(region.grid.window)
-    normalisation = Normalisation.from_stats([region.stats])
-    coarse = build_coarse(coarse_config, CLASSES, 3, pretrained=False)
+    normalisation = Normalisation.from_stats([BandStats.of(pixels, valid)])
+    coarse = build_coarse(coarse_config, CLASSES, bands, pretrained=False)
     x = torch.from_numpy(normalisation.apply(pixels[None], valid[None]))
     y = torch.from_numpy(np.where(valid, label[0], IGNORE).astype(np.int64))[None]
     optimiser = torch.optim.Adam(coarse.parameters(), 3e-3)
@@ -57,7 +58,7 @@ def trained_model(folder: Path, steps: int, seed: int = 0, name: str = NAME) -> 
     spec = ModelSpec(
         name=name,
         classes=CLASS_SPECS,
-        bands=[1, 2, 3],
+        bands=list(range(1, bands + 1)),
         gsd=0.5,
         normalisation=normalisation,
         inference=InferenceConfig(
@@ -68,13 +69,14 @@ def trained_model(folder: Path, steps: int, seed: int = 0, name: str = NAME) -> 
         refiner=refiner_config,
         provenance={"licence": "made up", "fingerprint": "toy"},
     )
-    parts = coarse.eval(), Refiner(CLASSES, 3, refiner_config.model_dump(), pretrained=False)
+    parts = coarse.eval(), Refiner(CLASSES, bands, refiner_config.model_dump(), pretrained=False)
     seen = tile_hashes(region)
     target = folder / "model"
     # The sample's map is the model's own, so it is saved twice.
     predictor = Predictor(save_model(target, spec, *parts, seen=seen))
     place = Window(16, 16, WINDOW, WINDOW)
     image, known = region.image.read(place)
+    image = image[:bands]
     given = predictor.coarse(image[None], known[None])
     refined = predictor.refine(image[None], known[None], given, np.zeros((1, 2), np.int64))
     sample = Sample(image, refined.probabilities[0].argmax(0).astype(np.uint8))
