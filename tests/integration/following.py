@@ -26,6 +26,7 @@ from serving import SMALL, read, refine
 
 from idgbr.registry.store import connect
 from idgbr.registry.versions import register
+from serve_apps.reconciler import Flags, target
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 8
@@ -58,7 +59,7 @@ def free_port() -> int:
 
 
 class Process:
-    """A process with a log."""
+    """A process with a log, that can be killed and started again."""
 
     def __init__(self, words: Sequence[object], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self._words, self._log, self._environment = [str(word) for word in words], log, environment or {}
@@ -112,6 +113,10 @@ class Store:
 
     def kill(self) -> None:
         self._server.kill()
+
+    def restart(self) -> None:
+        self._server.start()
+        until(self._answers, "MLflow")
 
     def _answers(self) -> bool:
         self._server.lives()
@@ -174,6 +179,10 @@ class Place:
         finally:
             process.kill()
 
+    def roll_out(self, version: str) -> None:
+        """What a reconciler does last before it is killed."""
+        target(Flags.model_validate(self._flags)).write(f"models:/{NAME}/{version}")
+
     def promote(self, *words: object) -> dict[str, Any]:
         """jobs/promote.py: its last line, and all it printed as `text`."""
         command = [sys.executable, str(ROOT / "jobs" / "promote.py"), "--model", NAME, *map(str, words)]
@@ -187,6 +196,10 @@ class Place:
     def register(self, model: Path) -> str:
         """The model's version; the same one for the same model."""
         return register(model, NAME, uri=self.store.uri)
+
+    def crown(self, version: str) -> None:
+        """Champion by hand."""
+        self.store.client.set_registered_model_alias(NAME, "champion", version)
 
     def champion(self) -> str:
         return str(self.store.client.get_model_version_by_alias(NAME, "champion").version)
@@ -207,6 +220,11 @@ class Place:
         """Whether every replica serves the version."""
         replicas = [one for several in self.told().get("replicas", {}).values() for one in several]
         return bool(replicas) and {one["active"] for one in replicas} == {f"models:/{NAME}/{version}"}
+
+    def gauge(self, name: str) -> float:
+        """Largest value of a metric over all replicas."""
+        lines = requests.get(f"http://127.0.0.1:{self._metrics}/metrics", timeout=60).text.splitlines()
+        return max((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"ray_{name}")), default=-1.0)
 
     def check(self, pictures: Sequence[Picture], version: str) -> None:
         """The endpoint serves, and that version."""

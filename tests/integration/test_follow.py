@@ -1,12 +1,15 @@
-"""The running endpoint follows the registry: under load, forth and back."""
+"""The running endpoint follows the registry: under load, past broken versions, and whoever is killed on the way."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from following import Load, Picture, Place, free_port, same, until
 from promotion_toys import NAME, trained_model
 from toys import toy_region
@@ -93,3 +96,94 @@ def test_the_story(place: Place, pictures: list[Picture], models: dict[str, Path
         assert said["exit_code"] == 0, said["text"]
         until(lambda: reconciler.lives() and place.settled(fair), "the way back")
         place.check(pictures, fair)
+
+
+def truncated(model: Path, folder: Path) -> Path:
+    """The model with half of its weights' file."""
+    weights = shutil.copytree(model, folder / "truncated") / "refiner" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    return folder / "truncated"
+
+
+@pytest.mark.parametrize("fault", ["truncated weights", "other bands"])
+def test_a_broken_champion_changes_nothing_and_is_told(
+    place: Place, pictures: list[Picture], models: dict[str, Path], tmp_path: Path, fault: str
+) -> None:
+    fair = place.register(models["fair"])
+    place.crown(fair)
+    with place.follow("--interval", 1) as reconciler:
+        until(lambda: reconciler.lives() and place.settled(fair), "the champion")
+        bands = fault == "other bands"
+        broken = trained_model(tmp_path, 1, bands=2) if bands else truncated(models["fair"], tmp_path)
+        version = place.register(broken)
+        place.crown(version)
+        until(lambda: reconciler.lives() and place.tags(version).get("serving.state") == "failed", "the tag")
+        why = "other bands: found 2, expected 3" if bands else "damaged weights"
+        error = place.tags(version)["serving.error"]
+        assert why in error
+        assert "\n" not in error and "Traceback" not in error
+        told = until(place.told, "/v1/model")
+        assert (told["active"], told["desired"]) == tuple(f"models:/{NAME}/{v}" for v in (fair, version))
+        assert all(why in one for one in told["errors"].values())
+        ready = requests.get(f"{place.url}/readyz", timeout=60)
+        assert ready.status_code == 200 and why in json.dumps(ready.json()["errors"])
+        until(lambda: place.gauge("idgbr_model_load_failed") == 1, "the metric")
+        place.check(pictures, fair)
+        place.crown(fair)
+        until(lambda: place.settled(fair) and not place.told()["errors"], "the way back")
+        until(lambda: place.gauge("idgbr_model_load_failed") == 0, "the metric")
+
+
+def test_a_killed_reconciler_is_not_missed_and_goes_on(
+    place: Place, pictures: list[Picture], models: dict[str, Path]
+) -> None:
+    fair, good = (place.register(models[name]) for name in ("fair", "good"))
+    place.crown(fair)
+    with place.follow("--interval", 1) as reconciler:
+        until(lambda: reconciler.lives() and place.settled(fair), "the champion")
+        # Before it has seen the alias.
+        reconciler.kill()
+        place.crown(good)
+        place.check(pictures, fair)
+        reconciler.start()
+        until(lambda: reconciler.lives() and place.settled(good), "the alias that moved meanwhile")
+        # In the middle of a rollout.
+        place.crown(fair)
+        until(lambda: f"rolling out models:/{NAME}/{fair}" in reconciler.log(), "the rollout")
+        reconciler.kill()
+        until(lambda: place.settled(fair), "the rest of the rollout, which needs nobody")
+        place.check(pictures, fair)
+        # With an alias that moves on before it is back.
+        place.crown(good)
+        reconciler.start()
+        until(lambda: reconciler.lives() and place.settled(good), "the alias that moved on")
+        place.check(pictures, good)
+
+
+def test_a_killed_store_is_not_missed_and_is_followed_again(
+    place: Place, pictures: list[Picture], models: dict[str, Path], tmp_path: Path
+) -> None:
+    fair, good = (place.register(models[name]) for name in ("fair", "good"))
+    place.crown(fair)
+    with place.follow("--interval", 1) as reconciler:
+        until(lambda: reconciler.lives() and place.settled(fair), "the champion")
+        place.store.kill()
+        until(lambda: "cannot look" in reconciler.log(), "the reconciler's word")
+        place.check(pictures, fair)
+        place.store.restart()
+        place.crown(good)
+        until(lambda: reconciler.lives() and place.settled(good), "the alias that moved when the store was back")
+    # Between the reconciler's word to the replicas and their fetching of a version that nobody here has fetched yet.
+    renamed = shutil.copytree(models["fair"], tmp_path / "renamed") / "model.json"
+    renamed.write_text(renamed.read_text().replace(f'"name": "{NAME}"', '"name": "toy again"'))
+    fresh = place.register(renamed.parent)
+    place.crown(fresh)
+    place.store.kill()
+    place.roll_out(fresh)
+    until(lambda: place.told().get("errors"), "what is wrong")
+    place.check(pictures, good)
+    place.store.restart()
+    with place.follow("--interval", 1) as reconciler:
+        until(lambda: reconciler.lives() and place.settled(fresh), "the version that could not be fetched")
+        until(lambda: place.tags(fresh).get("serving.state") == "serving", "the tag")
+    assert not until(place.told, "/v1/model")["errors"]
