@@ -7,7 +7,7 @@
         python jobs/refine.py --model models:/idgbr-demo@champion --input s3://bucket/sheets/ --output /data/maps
 
 Adjacent sheets (same CRS, pixel size and lattice, touching) are one scene for context, and one map each. Run again it
-leaves out maps that were made the same way before.
+leaves out maps that were made the same way before; what an interrupted run had finished (in OUTPUT/.refining) counts.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Flags(JobFlags):
     """Moves the windows by so many rows, columns, in steps of 32 pixels; the map should not care."""
     gsd_mismatch: Literal["refuse", "resample"] = Field("refuse", alias="gsd-mismatch")
     """What to do with imagery whose pixel size is off the model's by more than a factor 1.5."""
+    max_unreadable: float = Field(0.01, ge=0, le=1, alias="max-unreadable")
+    """Share of a scene's windows that may be unreadable: they become nodata and are listed in NAME.manifest.json."""
     plan: Switch = False
     """Say windows, time and disk, and do nothing."""
     fresh: Switch = False
@@ -74,6 +76,7 @@ def main(flags: Flags) -> dict[str, object]:
         min_area=flags.min_area,
         offset=(flags.window_offset[0], flags.window_offset[1]),
         mismatch=flags.gsd_mismatch,
+        max_unreadable=flags.max_unreadable,
         tracking_uri=flags.tracking_uri,
         fresh=flags.fresh,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,40 @@ def test_own_coarse_map_and_sheets(ray_session: None, tmp_path: Path, model: str
     )
     maps = [rasterio.open(path).read(1) for path in [*whole["maps"], *parts["maps"]]]
     assert (np.concatenate(maps[1:]) == maps[0]).all()
+
+
+def test_a_damaged_block_is_nodata_and_told(ray_session: None, tmp_path: Path, model: str) -> None:
+    """Beyond --max-unreadable the job fails, but keeps what it did; within it the rest of the map is as it was."""
+    plain = toy_region(tmp_path, "scene", 320).image
+    clean = refine(RefineRequest(model, (plain.uri,), str(tmp_path / "clean")), RESOURCES)
+    with rasterio.open(plain.uri) as source:
+        profile, pixels = source.profile | {"compress": "DEFLATE"}, source.read()
+    damaged = tmp_path / "damaged.tif"
+    with rasterio.open(damaged, "w", **profile) as out:
+        out.write(pixels)
+    with rasterio.open(damaged) as source:
+        place, size = (int(source.get_tag_item(f"BLOCK_{key}_1_1", "TIFF", 1)) for key in ("OFFSET", "SIZE"))
+    with damaged.open("r+b") as file:
+        file.seek(place)
+        file.write(b"\xff" * size)
+    request = RefineRequest(model, (str(damaged),), str(tmp_path / "maps"))
+    with pytest.raises(
+        UserError, match=r"1 of \d+ windows cannot be read, more than --max-unreadable 0.01.*row"
+    ) as told:
+        refine(request, RESOURCES)
+    assert "damaged" in str(told.value) and not list((tmp_path / "maps").glob("*.tif"))
+    done = refine(replace(request, max_unreadable=0.5), RESOURCES)
+    maps = [rasterio.open(path).read(1) for path in [*clean["maps"], *done["maps"]]]
+    # Windows of 64 px every 48 reach into the block from row and column 48 on; others cover all but 64 to 144.
+    nodata = maps[0] == IGNORE
+    nodata[64:144, 64:144] = True
+    np.testing.assert_array_equal(maps[1] == IGNORE, nodata)
+    np.testing.assert_array_equal(maps[1][208:], maps[0][208:])
+    np.testing.assert_array_equal(maps[1][:, 208:], maps[0][:, 208:])
+    manifest = json.loads((tmp_path / "maps" / "damaged.manifest.json").read_text())
+    assert len(manifest["unreadable"]) == done["unreadable"] > 0
+    assert all("damaged.tif: cannot read rows" in window["reason"] for window in manifest["unreadable"])
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["damaged.manifest.json", "damaged.tif"]
 
 
 def test_bad_input_is_refused_before_anything_starts(tmp_path: Path, model: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -19,10 +20,11 @@ from rich.table import Table
 
 from idgbr.config.tree import ResourcesConfig
 from idgbr.distributed.coarse_maps import predictor_for
-from idgbr.distributed.scenes import SceneTask, Source, predict_scenes
+from idgbr.distributed.scenes import SceneTask, predict_scenes
 from idgbr.distributed.session import start_ray
 from idgbr.distributed.sheets import Sheets, find_sheets
 from idgbr.distributed.sinks import CoarseSink, ExtraBand, MapSink
+from idgbr.distributed.unreadable import Unreadable, write_manifest
 from idgbr.errors import UserError
 from idgbr.inference.predictor import Predictor
 from idgbr.models.package import ModelSpec, load_spec
@@ -52,8 +54,34 @@ class RefineRequest:
     """Square metres."""
     offset: tuple[int, int] = (0, 0)
     mismatch: Literal["refuse", "resample"] = "refuse"
+    max_unreadable: float = 0.01
+    """Share of a scene's windows that may be unreadable, and become nodata."""
     tracking_uri: str = ""
     fresh: bool = False
+
+    @property
+    def work(self) -> Path:
+        """Folder of what an interrupted job keeps."""
+        out = Path(self.output)
+        return (out.parent if out.suffix else out).resolve() / ".refining"
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Where one scene's work is kept until all its maps are made: a folder named by what they are made from."""
+
+    folder: Path
+    max_unreadable: float
+
+    @property
+    def coarse(self) -> Path:
+        return self.folder / "coarse.tif"
+
+    def passes(self) -> tuple[Unreadable, Unreadable]:
+        """Notes of unreadable windows of the coarse and the refined pass."""
+        names = ("coarse.jsonl", "refined.jsonl")
+        first, second = (Unreadable(str(self.folder / name), self.max_unreadable) for name in names)
+        return first, second
 
 
 def plan(request: RefineRequest, resources: ResourcesConfig) -> dict[str, object]:
@@ -92,31 +120,48 @@ def plan(request: RefineRequest, resources: ResourcesConfig) -> dict[str, object
 def refine(request: RefineRequest, resources: ResourcesConfig) -> dict[str, object]:
     """Refine every scene; maps (and polygons) that are there already, made the same way, stay.
 
+    A job that was interrupted goes on after the rows that it had finished. Windows that cannot be read become nodata,
+    and are listed in NAME.manifest.json beside the map.
+
     Returns:
         Paths of maps and polygons.
+
+    Raises:
+        UserError: bad input; more windows of a scene cannot be read than may be.
     """
     began = time.monotonic()
     folder, label, spec = _model(request)
     sheets = _sheets(request, spec)
     keys = {sheet.name: _key(request, folder, sheet) for sheet in sheets}
+    works = {name: _Work(request.work / f"{name}-{key}", request.max_unreadable) for name, key in keys.items()}
     todo = [s for s in sheets if request.fresh or any(_made_with(path) != keys[s.name] for path, _ in s.outputs)]
     if todo:
+        for sheet in todo:
+            if request.fresh:
+                shutil.rmtree(works[sheet.name].folder, ignore_errors=True)
+            works[sheet.name].folder.mkdir(parents=True, exist_ok=True)
         with start_ray(resources):
-            _maps(todo, keys, request, folder, label, spec, resources)
+            _maps(todo, keys, works, request, folder, label, spec, resources)
+    unread = sum(_settle(sheet, works[sheet.name]) for sheet in sheets)
+    with contextlib.suppress(OSError):  # another job's work may be there
+        request.work.rmdir()
     maps = [path for sheet in sheets for path, _ in sheet.outputs]
     polygons = _polygons(maps, request, spec) if request.polygons else []
     console = Console(soft_wrap=True)
+    if unread:
+        console.print(f"warning: {unread} window(s) could not be read and are nodata; see *.manifest.json")
     made = sum(len(sheet.outputs) for sheet in todo)
     console.print(
         f"{made} map(s) in {time.monotonic() - began:.0f} s, {len(maps) - made} there before: {request.output}",
         highlight=False,
     )
-    return {"model": label, "maps": maps, **({"polygons": polygons} if polygons else {})}
+    return {"model": label, "maps": maps, "unreadable": unread, **({"polygons": polygons} if polygons else {})}
 
 
 def _maps(
     sheets: Sequence[Sheets],
     keys: dict[str, str],
+    works: dict[str, _Work],
     request: RefineRequest,
     folder: Path,
     label: str,
@@ -124,40 +169,48 @@ def _maps(
     resources: ResourcesConfig,
 ) -> None:
     """Two passes, so that a refined window sees the blended coarse map, as in training and evaluation."""
-    out = Path(request.output)
-    scratch = (out.parent if out.suffix else out).resolve() / f".coarse-{os.getpid()}"
-    inference, classes = spec.inference, spec.classes
-    try:
-        given: dict[str, Source | None] = {sheet.name: sheet.coarse for sheet in sheets}
-        first = [
-            SceneTask(
-                sheet.name,
-                sheet.image,
-                functools.partial(CoarseSink, scratch / f"{sheet.name}.tif", sheet.image.grid(), classes),
+    inference, classes, offset = spec.inference, spec.classes, request.offset
+    first = []
+    for sheet in sheets:
+        work = works[sheet.name]
+        if sheet.coarse is None and not work.coarse.exists():
+            sink = functools.partial(
+                CoarseSink, work.coarse, sheet.image.grid(), classes, work=str(work.folder / "coarse")
             )
-            for sheet in sheets
-            if sheet.coarse is None
-        ]
-        predictor = predictor_for(folder, "coarse", inference, resources)
-        offset = request.offset
-        predict_scenes(first, predictor, len(classes), inference.coarse, resources, offset=offset, title="coarse maps")
-        given |= {task.id: Scene(str(scratch / f"{task.id}.tif")) for task in first}
-        second = [_refinement(sheet, given[sheet.name], keys[sheet.name], request, label, spec) for sheet in sheets]
-        predictor = predictor_for(folder, "refiner", inference, resources, sampler=spec.sampler)
-        predict_scenes(
-            second, predictor, len(classes) + 1, inference.refiner, resources, offset=offset, title="refined maps"
-        )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            first.append(SceneTask(sheet.name, sheet.image, sink, unreadable=work.passes()[0]))
+    predictor = predictor_for(folder, "coarse", inference, resources)
+    predict_scenes(first, predictor, len(classes), inference.coarse, resources, offset=offset, title="coarse maps")
+    second = [_refinement(sheet, works[sheet.name], keys[sheet.name], request, label, spec) for sheet in sheets]
+    predictor = predictor_for(folder, "refiner", inference, resources, sampler=spec.sampler)
+    predict_scenes(
+        second, predictor, len(classes) + 1, inference.refiner, resources, offset=offset, title="refined maps"
+    )
 
 
-def _refinement(
-    sheet: Sheets, coarse: Source | None, key: str, request: RefineRequest, label: str, spec: ModelSpec
-) -> SceneTask:
-    grid = sheet.image.grid()
-    tags = {"model": label, KEY_TAG: key}
-    sink = functools.partial(MapSink, sheet.outputs, grid, spec.classes, request.bands, coarse, request.aoi, tags)
-    return SceneTask(sheet.name, sheet.image, sink, coarse, sheet.image.origin)
+def _refinement(sheet: Sheets, work: _Work, key: str, request: RefineRequest, label: str, spec: ModelSpec) -> SceneTask:
+    coarse = sheet.coarse or Scene(str(work.coarse))
+    sink = functools.partial(
+        MapSink,
+        sheet.outputs,
+        sheet.image.grid(),
+        spec.classes,
+        request.bands,
+        coarse,
+        request.aoi,
+        {"model": label, KEY_TAG: key},
+        str(work.folder / "maps"),
+    )
+    return SceneTask(sheet.name, sheet.image, sink, coarse, sheet.image.origin, unreadable=work.passes()[1])
+
+
+def _settle(sheet: Sheets, work: _Work) -> int:
+    """Once all maps of a scene are made: list what was unreadable, and forget its work."""
+    if not work.folder.exists():
+        return 0
+    passes = work.passes()
+    count = sum(write_manifest(Path(path), place, passes) for path, place in sheet.outputs)
+    shutil.rmtree(work.folder)
+    return count
 
 
 def _model(request: RefineRequest) -> tuple[Path, str, ModelSpec]:

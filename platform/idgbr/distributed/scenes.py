@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
@@ -20,14 +20,19 @@ from idgbr.config.node import Precision
 from idgbr.config.tree import ResourcesConfig
 from idgbr.distributed.progress import Progress
 from idgbr.distributed.source import Columns, TaskSource, ordered_dataset
+from idgbr.distributed.unreadable import Unreadable
+from idgbr.errors import UserError
 from idgbr.inference.planes import given_coarse
 from idgbr.raster.blending import StripBlender
+from idgbr.raster.gdal import gdal_env
 from idgbr.raster.grid import Grid, Window
 from idgbr.raster.scene import SceneProfile
 from idgbr.raster.windows import plan_windows
 
 WINDOWS_PER_TASK = 16
 """Windows one read task reads, at most."""
+_UNREAD = 1e-6
+"""Trust in a window that could not be read: where another one covers its pixels, that one counts."""
 
 
 class Source(Protocol):
@@ -41,9 +46,17 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """What finished strips are given to, in order from the top; as a context manager it commits or leaves nothing."""
+    """What finished strips are given to, in order from the top; as a context manager it commits the whole, or fails."""
+
+    @property
+    def done(self) -> int:
+        """Rows it has already, from a run that was interrupted."""
 
     def write(self, row0: int, values: np.ndarray) -> None: ...
+
+
+class OpenSink(Sink, AbstractContextManager[Sink], Protocol):
+    """A sink that is entered before it is written to."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +65,18 @@ class SceneTask:
 
     id: str
     image: Source
-    sink: Callable[[], AbstractContextManager[Sink]]
-    """Opens the output. Its strips have the channels of the part's `predict`, then one that is 1 where valid."""
+    sink: Callable[[], OpenSink]
+    """The output. Its strips have the channels of the part's `predict`, then one that is 1 where valid."""
     coarse: Source | None = None
     """Refinement: the coarse raster on the image's grid: class ids, then (if any) probabilities times 255."""
     origin: tuple[int, int] = (0, 0)
     """Absolute ground pixel of the image's first pixel, which the noise is anchored to."""
     windows: tuple[Window, ...] = field(default=(), repr=False)
-    """The windows, by default those of the inference plan."""
+    """The windows that are left to do, by the inference plan."""
+    done: int = 0
+    """Rows that are done."""
+    unreadable: Unreadable | None = None
+    """Where windows that cannot be read are noted, which become nodata; without it they end the job."""
 
 
 @dataclass(frozen=True)
@@ -109,15 +126,26 @@ class _Actor:
         values = np.zeros((count, self._channels, size, size), np.float16)
         if len(busy):
             values[busy] = self._predict({key: value[busy] for key, value in columns.items()})
-        return {"task": columns["task"], "window": columns["window"], "valid": columns["valid"], "values": values}
+        return {key: columns[key] for key in ("task", "window", "valid", "error")} | {"values": values}
 
 
-def _read_windows(tasks: ray.ObjectRef, task: int, numbers: range) -> Iterator[Columns]:
+def _read_windows(tasks: ray.ObjectRef, task: int, numbers: range) -> list[Columns]:
+    with gdal_env():
+        return [_windows(tasks, task, numbers)]
+
+
+def _windows(tasks: ray.ObjectRef, task: int, numbers: range) -> Columns:
     scene: SceneTask = _fetched(tasks)[task]
     rows: list[dict[str, Any]] = []
     for number in numbers:
-        window = scene.windows[number]
-        image, valid = scene.image.read(window)
+        window, error = scene.windows[number], ""
+        try:
+            image, valid, coarse = _read(scene, window)
+        except UserError as failure:
+            if scene.unreadable is None:
+                raise
+            image, valid, coarse = _nothing(scene, window)
+            error = str(failure)
         row = {
             "task": np.int64(task),
             "window": np.int64(number),
@@ -125,13 +153,33 @@ def _read_windows(tasks: ray.ObjectRef, task: int, numbers: range) -> Iterator[C
             "col": np.int64(scene.origin[1] + window.col),
             "image": image,
             "valid": valid.astype(np.uint8),
+            "error": np.str_(error),
         }
-        if scene.coarse is not None:
-            planes, known = scene.coarse.read(window)
-            # A map of somebody else's may have any nodata value.
-            row["coarse"] = np.where(known, planes, IGNORE).astype(np.uint8) if len(planes) == 1 else planes
+        if coarse is not None:
+            row["coarse"] = coarse
         rows.append(row)
-    yield {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+def _read(scene: SceneTask, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    image, valid = scene.image.read(window)
+    if scene.coarse is None:
+        return image, valid, None
+    planes, known = scene.coarse.read(window)
+    if len(planes) > 1:  # one of ours, with nodata where the image has none or could not be read
+        return image, valid & (planes[0] != IGNORE), planes
+    # A map of somebody else's may have any nodata value.
+    return image, valid, np.where(known, planes, IGNORE).astype(np.uint8)
+
+
+def _nothing(scene: SceneTask, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """What `_read` returns where there is no valid pixel."""
+    profile, shape = scene.image.profile(), (window.height, window.width)
+    image = np.zeros((len(profile.selected), *shape), profile.dtype)
+    if scene.coarse is None:
+        return image, np.zeros(shape, bool), None
+    planes = len(scene.coarse.profile().selected)
+    return image, np.zeros(shape, bool), np.full((planes, *shape), IGNORE, np.uint8)
 
 
 @functools.lru_cache(maxsize=2)
@@ -177,14 +225,14 @@ def predict_scenes(
             for group in groups
         )
     size, overlap = inference.window, inference.overlap
-    planned = [_with_windows(task, size, overlap, offset) for task in tasks]
+    planned = [_planned(task, size, overlap, offset) for task in tasks]
     pieces = [
         (number, range(first, min(first + WINDOWS_PER_TASK, len(task.windows))))
         for number, task in enumerate(planned)
         for first in range(0, len(task.windows), WINDOWS_PER_TASK)
     ]
     # Sinks stay on the driver; only addresses travel.
-    reference = ray.put([SceneTask(t.id, t.image, _no_sink, t.coarse, t.origin, t.windows) for t in planned])
+    reference = ray.put([replace(task, sink=_no_sink) for task in planned])
     source = TaskSource(
         [functools.partial(_read_windows, reference, *piece) for piece in pieces],
         [len(piece[1]) for piece in pieces],
@@ -214,15 +262,15 @@ def _rows(dataset: ray.data.Dataset) -> Iterator[Columns]:
             yield {key: column[i] for key, column in columns.items()}
 
 
-def _with_windows(task: SceneTask, size: int, overlap: int, offset: tuple[int, int]) -> SceneTask:
-    if task.windows:
-        return task
-    grid = task.image.grid()
-    windows = tuple(plan_windows(grid.height, grid.width, size, overlap, offset))
-    return SceneTask(task.id, task.image, task.sink, task.coarse, task.origin, windows)
+def _planned(task: SceneTask, size: int, overlap: int, offset: tuple[int, int]) -> SceneTask:
+    grid, done = task.image.grid(), task.sink().done
+    windows = plan_windows(grid.height, grid.width, size, overlap, offset)
+    unreadable = task.unreadable and replace(task.unreadable, total=len(windows))
+    left = tuple(window for window in windows if window.stop_row > done)
+    return replace(task, windows=left, done=done, unreadable=unreadable)
 
 
-def _no_sink() -> AbstractContextManager[Sink]:
+def _no_sink() -> OpenSink:
     raise RuntimeError("sinks are opened on the driver only")
 
 
@@ -230,7 +278,7 @@ def _write_scene(
     number: int, task: SceneTask, rows: Iterator[Columns], channels: int, size: int, overlap: int, progress: Progress
 ) -> None:
     grid = task.image.grid()
-    blender = StripBlender(grid.height, grid.width, channels + 1, list(task.windows), size, overlap)
+    blender = StripBlender(grid.height, grid.width, channels + 1, list(task.windows), size, overlap, task.done)
     with ExitStack() as stack:
         sink = stack.enter_context(task.sink())
         for expected, window in enumerate(task.windows):
@@ -238,7 +286,10 @@ def _write_scene(
             if (int(row["task"]), int(row["window"])) != (number, expected):
                 raise RuntimeError(f"{task.id}: window {row['window']} of scene {row['task']} came out of order")
             values = np.concatenate([row["values"].astype(np.float32), row["valid"][None].astype(np.float32)])
-            for row0, strip in blender.add(window, values):
+            error = str(row["error"])
+            if error and task.unreadable is not None:
+                task.unreadable.add(task.id, window, error)
+            for row0, strip in blender.add(window, values, _UNREAD if error else 1.0):
                 sink.write(row0, strip)
             progress.advance(1)
         for row0, strip in blender.finish():

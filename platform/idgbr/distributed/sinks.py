@@ -29,11 +29,19 @@ def coarse_bands(classes: Sequence[ClassSpec]) -> list[BandSpec]:
     return [BandSpec(name, "uint8", None) for name in names]
 
 
-class CoarseSink:
-    """Writes strips of (K probabilities, valid) as a coarse raster."""
+def _within(folder: str, path: str) -> str:
+    return str(Path(folder, Path(path).name)) if folder else ""
 
-    def __init__(self, path: str | Path, grid: Grid, classes: Sequence[ClassSpec]) -> None:
-        self._writer = CogWriter(str(path), grid, coarse_bands(classes))
+
+class CoarseSink:
+    """Writes strips of (K probabilities, valid) as a coarse raster; a folder `work` keeps them if it is interrupted."""
+
+    def __init__(self, path: str | Path, grid: Grid, classes: Sequence[ClassSpec], work: str = "") -> None:
+        self._writer = CogWriter(str(path), grid, coarse_bands(classes), work=work)
+
+    @property
+    def done(self) -> int:
+        return self._writer.rows
 
     def __enter__(self) -> CoarseSink:
         self._writer.__enter__()
@@ -62,6 +70,7 @@ class MapSink:
         coarse: the coarse raster on the grid, for the band of that name.
         aoi: vector file; outside of its polygons is nodata.
         tags: tags of the file.
+        work: folder that keeps the strips if writing them is interrupted; empty: nothing is kept.
     """
 
     def __init__(
@@ -73,6 +82,7 @@ class MapSink:
         coarse: Source | None = None,
         aoi: str = "",
         tags: Mapping[str, str] | None = None,
+        work: str = "",
     ) -> None:
         colours = {
             i: (int(c.colour[1:3], 16), int(c.colour[3:5], 16), int(c.colour[5:7], 16)) for i, c in enumerate(classes)
@@ -80,11 +90,16 @@ class MapSink:
         specs = [BandSpec("class"), *(BandSpec(name) for name in bands)]
         names = {f"class_{i}": spec.name for i, spec in enumerate(classes)}
         self._writers = [
-            (CogWriter(path, grid.crop(place), specs, colours, {**names, **(tags or {})}), place)
+            (CogWriter(path, grid.crop(place), specs, colours, {**names, **(tags or {})}, _within(work, path)), place)
             for path, place in outputs
         ]
         self._grid, self._bands, self._coarse, self._aoi = grid, tuple(bands), coarse, aoi
         self._stack = ExitStack()
+
+    @property
+    def done(self) -> int:
+        under_way = [place.row + writer.rows for writer, place in self._writers if writer.rows < place.height]
+        return min(under_way, default=self._grid.height)
 
     def __enter__(self) -> MapSink:
         with ExitStack() as opening:
@@ -102,7 +117,9 @@ class MapSink:
         strip = Window(row0, 0, values.shape[1], values.shape[2])
         planes = self._planes(strip, values)
         for writer, place in self._writers:
-            shared = strip.intersect(place)
+            # Of an interrupted mosaic, one sheet may have rows that another still lacks.
+            missing = Window(place.row + writer.rows, place.col, place.height - writer.rows, place.width)
+            shared = strip.intersect(missing)
             if shared is not None:
                 writer.write(shared.row - place.row, planes[:, *shared.slices((row0, 0))])
 

@@ -15,6 +15,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from idgbr.datasets.draws import Draw, DrawPlan
 from idgbr.datasets.samples import read_sample
+from idgbr.raster.gdal import gdal_env
 
 Columns = dict[str, np.ndarray]
 ROWS_PER_TASK = 64
@@ -106,9 +107,10 @@ class PlannedWindows:
         """
         order = sorted(range(len(draws)), key=lambda i: (draws[i].region, draws[i].row, draws[i].col))
         samples: list[dict[str, Any]] = [{} for _ in draws]
-        for i in order:
-            draw = draws[i]
-            samples[i] = {**read_sample(self.plan.regions[draw.region], draw, self.plan.window), "index": draw.index}
+        with gdal_env():
+            for i in order:
+                draw, region = draws[i], self.plan.regions[draws[i].region]
+                samples[i] = {**read_sample(region, draw, self.plan.window), "index": draw.index}
         return {key: np.stack([np.asarray(sample[key]) for sample in samples]) for key in samples[0]}
 
 
