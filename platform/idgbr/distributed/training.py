@@ -88,8 +88,8 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
         try:
             trainer.fit()
         except WorkerGroupError as error:
-            causes = [getattr(failure, "_base_exc", None) for failure in error.worker_failures.values()]
-            raise next((cause for cause in causes if isinstance(cause, UserError)), error) from None
+            failures = error.worker_failures.values()
+            raise next((failure for failure in failures if isinstance(failure, UserError)), error) from None
         finally:
             if refusal.exists():
                 raise UserError(refusal.read_text())
