@@ -151,8 +151,10 @@ def _refiner(settings: Any, channels: list[int]) -> Any:
 
 
 def _prepared(refiner: Any, image: Any, coarse: Any) -> Any:
+    from idgbr.models.refiner import Guide
+
     prompt = refiner.prompt.expand(len(image), -1, -1)
-    return refiner.guidance.prepare(*refiner.encoder(image, image, coarse, prompt))
+    return Guide(refiner.guidance.prepare(*refiner.encoder(image, image, coarse, prompt)), None)
 
 
 def _time(runs: dict[str, Callable[[], Any]], flags: Flags) -> tuple[dict[str, float], dict[str, Any]]:

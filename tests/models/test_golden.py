@@ -55,7 +55,7 @@ def test_every_step_of_the_guided_loop(refiner: Refiner, vectors: dict[str, torc
     latents = vectors["noise_latents"]
     for step, timestep in enumerate(schedule.timesteps):
         features = down(refiner.denoiser, latents, timestep, refiner.prompt)
-        residuals = refiner.guidance(features.all(), prepared)
+        residuals = refiner.guidance(features.all(), prepared.conditions)
         if step == 0:
             for i in (0, 5, 11):
                 close(features.skips[i], vectors[f"step0_query_{i}"])

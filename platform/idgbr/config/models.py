@@ -29,9 +29,30 @@ class CoarseConfig(Node):
     """Side of the blocks that are dealt to the folds, in pixels."""
 
 
+class MeanFieldConfig(Node):
+    """Neighbours of one colour agree on their class."""
+
+    rounds: int = Field(0, ge=0)
+    """Rounds of agreement; 0: none."""
+    reach: float = Field(15.0, gt=0)
+    """Standard deviation of the distance to a neighbour that has a say, in pixels."""
+    colour: float = Field(0.1, gt=0)
+    """Standard deviation of the colour difference that still counts as alike, in standard deviations of a band."""
+    weight: float = Field(5.0, ge=0)
+    """Weight of neighbours of like colour against the pixel's own log-probability."""
+    smooth_weight: float = Field(3.0, ge=0)
+    """Weight of the nearest neighbours, whatever their colour."""
+
+
 class RefinerConfig(Node):
     coarse_input: Literal["ids", "probabilities"] = "ids"
     """What the refiner is given of the coarse map."""
+    settled: MeanFieldConfig = MeanFieldConfig()
+    """A second look at the coarse map guides the refiner, too: what it becomes once neighbours of one colour have agreed;
+    rounds 0: none."""
+    correction: bool = False
+    """label prediction: the denoiser answers with a correction of the coarse map's log-probabilities (the settled one's,
+    where there is one), and training begins from that map instead of from nothing."""
     codec: Literal["lossless", "kl-vae"] = "lossless"
     """lossless: space-to-depth of the label embedding; kl-vae: the Stable Diffusion autoencoder."""
     patch: int = Field(4, ge=1)
@@ -70,6 +91,8 @@ class RefinerConfig(Node):
     """label prediction: extra weight of pixels near a label boundary in the loss."""
     boundary_reach: int = Field(3, ge=1)
     """How near, in pixels."""
+    dice_weight: float = Field(0.0, ge=0)
+    """label prediction: weight of the Dice loss, of each window, beside cross-entropy: rare classes count as much."""
     condition_dropout: Unit = 0.0
     """Share of training samples that see no guidance, for guidance scales other than 1."""
     objective: Literal["diffusion", "one_shot"] = "diffusion"
@@ -83,25 +106,18 @@ class RefinerConfig(Node):
         return self
 
     @model_validator(mode="after")
+    def _correction_classifies(self) -> RefinerConfig:
+        if self.correction and self.prediction != "label":
+            raise ValueError("correction needs prediction label")
+        if self.settled.rounds and self.condition_encoder != "pyramid":
+            raise ValueError("settled needs condition_encoder pyramid; the frozen unet takes one coarse map")
+        return self
+
+    @model_validator(mode="after")
     def _autoencoder_takes_pictures(self) -> RefinerConfig:
         if self.codec == "kl-vae" and (self.embedding != "learned" or self.prediction == "label"):
             raise ValueError("codec kl-vae needs embedding learned (three planes) and prediction epsilon, v or sample")
         return self
-
-
-class MeanFieldConfig(Node):
-    """The last step of refinement: neighbours of one colour agree on their class."""
-
-    rounds: int = Field(0, ge=0)
-    """Rounds of agreement; 0 leaves the denoiser's probabilities as they are."""
-    reach: float = Field(15.0, gt=0)
-    """Standard deviation of the distance to a neighbour that has a say, in pixels."""
-    colour: float = Field(0.1, gt=0)
-    """Standard deviation of the colour difference that still counts as alike, in standard deviations of a band."""
-    weight: float = Field(5.0, ge=0)
-    """Weight of neighbours of like colour against the pixel's own log-probability."""
-    smooth_weight: float = Field(3.0, ge=0)
-    """Weight of the nearest neighbours, whatever their colour."""
 
 
 class SamplerConfig(Node):

@@ -73,10 +73,10 @@ def refiner_cost(settings: RefinerConfig, classes: int, bands: int, sampler: Sam
             encode = _flop(lambda: refiner.encode_labels(labels))
             prepare = _flop(lambda: refiner.prepare(image, coarse))
             decode = _flop(lambda: refiner.codec.decode(clean))
-            prepared = refiner.prepare(image, coarse)
-            plain = _flop(lambda: refiner(clean, timestep, prepared))
-            guided = _flop(lambda: refiner(clean, timestep, prepared, guidance=2.0))
-            unet = _flop(lambda: refiner(clean, timestep, prepared, guidance=0.0))
+            guide = refiner.prepare(image, coarse)
+            plain = _flop(lambda: refiner(clean, timestep, guide))
+            guided = _flop(lambda: refiner(clean, timestep, guide, guidance=2.0))
+            unet = _flop(lambda: refiner(clean, timestep, guide, guidance=0.0))
         saved = _Saved()
 
         def step() -> None:

@@ -6,6 +6,7 @@ made the coarse map.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +16,31 @@ from torch import Tensor, nn
 
 from idgbr.config.models import RefinerConfig
 from idgbr.models.condition_encoder import FrozenImageEncoder, PyramidConditionEncoder, UNetConditionEncoder
+from idgbr.models.guard import one_hot
 from idgbr.models.guidance import GuidanceNet, PreparedCondition
 from idgbr.models.label_embedding import LabelEmbedding, LearnedEmbedding, OneHotEmbedding
 from idgbr.models.latent_codec import KlVaeCodec, LosslessCodec
+from idgbr.models.mean_field import mean_field
 from idgbr.models.stable_diffusion import SD15_PROMPT, SD15_UNET, SD15_VAE
 from idgbr.models.unet_halves import down, up
+
+
+LEAST = 0.01
+"""Least probability of a class in the coarse map: what is impossible there could never come back. Class ids, which do
+not say how sure they are, would never yield."""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What image and coarse map say to every step.
+
+    Attributes:
+        conditions: Of the guidance net, one per skip and one for mid.
+        start: (N, K patch^2, h, w) logits that the denoiser's answer is added to, or None.
+    """
+
+    conditions: list[PreparedCondition]
+    start: Tensor | None
 
 
 class Refiner(ModelMixin, ConfigMixin):
@@ -72,12 +93,18 @@ class Refiner(ModelMixin, ConfigMixin):
                     s.image_encoder, s.image_encoder_weights, s.image_encoder_levels, bands, pretrained
                 )
             widths = list(self.denoiser.config["block_out_channels"])
+            looks = 2 if s.settled.rounds else 1
             self.encoder = PyramidConditionEncoder(
-                bands, self.latent_channels, self.codec.stride, widths, skips, channels, frozen, s.condition_depth
+                bands, looks * self.latent_channels, self.codec.stride, widths, skips, channels, frozen, s.condition_depth
             )
         self.guidance = GuidanceNet(
             channels, grids, s.guidance_width, s.guidance_heads, s.guidance_layers, s.condition_encoder == "unet"
         )
+        self.trust: nn.Parameter | None = None
+        if s.correction:
+            self.trust = nn.Parameter(torch.ones(()))
+            nn.init.zeros_(self.denoiser.conv_out.weight)
+            nn.init.zeros_(self.denoiser.conv_out.bias)
         self.register_buffer("prompt", torch.zeros(1, *prompt_shape) if prompt_shape else None)
 
     prompt: Tensor | None
@@ -92,22 +119,38 @@ class Refiner(ModelMixin, ConfigMixin):
         planes = self.embedding.encode(labels) if ids else self.embedding.encode_probabilities(labels)
         return self.codec.encode(planes)
 
-    def prepare(self, image: Tensor, coarse: Tensor) -> list[PreparedCondition]:
+    @torch.no_grad()
+    def settle(self, image: Tensor, coarse: Tensor) -> Tensor:
+        """The coarse map once neighbours of one colour have agreed, (N, K, H, W) probabilities; the map itself where
+        the settings ask for no rounds. Arguments as for `prepare`."""
+        planes = coarse.float() if coarse.ndim == 4 else one_hot(coarse, self.classes)
+        return mean_field(planes.clamp(min=LEAST), image, self.settings.settled).clamp(min=LEAST)
+
+    def prepare(self, image: Tensor, coarse: Tensor, settled: Tensor | None = None) -> Guide:
         """What guides every step, computed once per tile.
 
         Args:
             image: (N, B, H, W), normalised.
             coarse: (N, H, W) class ids or (N, K, H, W) probabilities.
+            settled: What `settle` gave; computed here where it is not at hand.
         """
         latents = self.codec.encode(image) if isinstance(self.codec, KlVaeCodec) else image
         prompt = self._prompt(image.shape[0])
-        return self.guidance.prepare(*self.encoder(image, latents, self.encode_labels(coarse), prompt))
+        given = self.encode_labels(coarse)
+        if settled is None:
+            settled = self.settle(image, coarse)
+        if self.settings.settled.rounds:
+            given = torch.cat([given, self.encode_labels(settled)], 1)
+        start = None
+        if self.trust is not None:
+            start = self.trust * nn.functional.pixel_unshuffle(settled.log(), self.codec.stride)
+        return Guide(self.guidance.prepare(*self.encoder(image, latents, given, prompt)), start)
 
     def forward(
         self,
         noisy: Tensor,
         timestep: Tensor,
-        prepared: list[PreparedCondition],
+        guide: Guide,
         previous: Tensor | None = None,
         guidance: float = 1.0,
         keep: Tensor | None = None,
@@ -117,7 +160,7 @@ class Refiner(ModelMixin, ConfigMixin):
         Args:
             noisy: (N, L, h, w) noisy label latents.
             timestep: (N,) or scalar.
-            prepared: What `prepare` gave.
+            guide: What `prepare` gave.
             previous: (N, L, h, w) earlier estimate of the clean latents, with self-conditioning; None is zeros.
             guidance: Classifier-free guidance scale; 1 costs no unguided pass, 0 no guidance.
             keep: (N,) 0 or 1, in training: samples at 0 see no guidance.
@@ -131,24 +174,27 @@ class Refiner(ModelMixin, ConfigMixin):
         features = down(self.denoiser, noisy, timestep, prompt)
         if guidance == 0.0:
             return up(self.denoiser, features, None, prompt)
-        residuals = self.guidance(features.all(), prepared)
+        residuals, start = self.guidance(features.all(), guide.conditions), guide.start
         if keep is not None:
             residuals = [residual * keep.view(-1, 1, 1, 1).to(residual.dtype) for residual in residuals]
+            start = None if start is None else start * keep.view(-1, 1, 1, 1)
         guided = up(self.denoiser, features, residuals, prompt)
+        if start is not None:
+            guided = guided.float() + start
         if guidance == 1.0:
             return guided
         plain = up(self.denoiser, features, None, prompt)
         return plain + guidance * (guided - plain)
 
-    def at_once(self, like: Tensor, prepared: list[PreparedCondition]) -> Tensor:
+    def at_once(self, like: Tensor, guide: Guide) -> Tensor:
         """The one-shot control's output, as `forward`'s: nothing of noise or label goes in.
 
         Args:
             like: Any latents (N, L, h, w); their shape counts.
-            prepared: What `prepare` gave.
+            guide: What `prepare` gave.
         """
         last = torch.tensor(self.settings.train_timesteps - 1, device=like.device)
-        return self(torch.zeros_like(like), last, prepared)
+        return self(torch.zeros_like(like), last, guide)
 
     def label_logits(self, output: Tensor) -> Tensor:
         """`label` prediction: latent-grid logits to pixels, (N, K, H, W)."""

@@ -11,11 +11,10 @@ from torch import Tensor
 from idgbr.config.models import SamplerConfig
 from idgbr.dihedral import dihedral, inverse_dihedral
 from idgbr.models.guard import guarded, voted
-from idgbr.models.guidance import PreparedCondition
 from idgbr.models.latent_codec import KlVaeCodec
 from idgbr.models.mean_field import mean_field
 from idgbr.models.noise import ground_noise
-from idgbr.models.refiner import Refiner
+from idgbr.models.refiner import Guide, Refiner
 from idgbr.models.schedule import Steps
 
 OnStep = Callable[[int, int, Tensor], None]
@@ -58,15 +57,16 @@ def sample(
         on_step: Progress.
     """
     total = squares = torch.zeros(())
-    prepared: list[PreparedCondition] | None = None
+    guide: Guide | None = None
+    first = refiner.settle(image, coarse)
     for index in range(settings.samples):
         turn = index % 8 if settings.dihedral else 0
         given = dihedral(coarse, turn)
-        if turn or prepared is None:
-            prepared = refiner.prepare(dihedral(image, turn), given)
+        if turn or guide is None:
+            guide = refiner.prepare(dihedral(image, turn), given, dihedral(first, turn))
         noise = dihedral(start_noise(refiner, settings.seed, index, origins, image), turn)
         callback = None if on_step is None else _bind(on_step, index, turn)
-        probabilities = denoise(refiner, prepared, noise, settings, given, callback)
+        probabilities = denoise(refiner, guide, noise, settings, given, callback)
         probabilities = inverse_dihedral(probabilities, turn).float()
         total = total.to(probabilities.device) + probabilities
         squares = squares.to(probabilities.device) + probabilities.square().sum(1)
@@ -92,7 +92,7 @@ def start_noise(refiner: Refiner, seed: int, index: int, origins: Tensor, image:
 
 def denoise(
     refiner: Refiner,
-    prepared: list[PreparedCondition],
+    guide: Guide,
     noise: Tensor,
     settings: SamplerConfig,
     coarse: Tensor | None = None,
@@ -102,7 +102,7 @@ def denoise(
 
     Args:
         refiner: The network.
-        prepared: Its conditions.
+        guide: What its `prepare` gave.
         noise: What `start_noise` gave.
         settings: Solver, steps, guidance.
         coarse: (N, H, W) class ids or (N, K, H, W) probabilities, for a start from the coarse map.
@@ -110,7 +110,7 @@ def denoise(
     """
     latents = noise if isinstance(refiner.codec, KlVaeCodec) else refiner.codec.encode(noise)
     if refiner.settings.objective == "one_shot":
-        at_once = refiner.label_logits(refiner.at_once(latents, prepared)).float().softmax(1)
+        at_once = refiner.label_logits(refiner.at_once(latents, guide)).float().softmax(1)
         if on_step is not None:
             on_step(0, at_once)
         return at_once
@@ -119,13 +119,13 @@ def denoise(
         if coarse is None:
             raise ValueError("a start from the coarse map needs the coarse map")
         latents = steps.noised(refiner.encode_labels(coarse).float(), latents)
-    latents, probabilities = follow(refiner, prepared, latents, steps, settings, on_step)
+    latents, probabilities = follow(refiner, guide, latents, steps, settings, on_step)
     return probabilities if probabilities is not None else decode(refiner, latents)
 
 
 def follow(
     refiner: Refiner,
-    prepared: list[PreparedCondition],
+    guide: Guide,
     latents: Tensor,
     steps: Steps,
     settings: SamplerConfig,
@@ -136,7 +136,7 @@ def follow(
 
     Args:
         refiner: The network.
-        prepared: Its conditions.
+        guide: What its `prepare` gave.
         latents: What the first step sees.
         steps: The solver's steps.
         settings: Guidance and its interval.
@@ -148,7 +148,7 @@ def follow(
     for step, timestep in enumerate(steps.timesteps):
         share = step / len(steps.timesteps)
         scale = settings.guidance if first <= share and (share < last or last == 1) else 1.0
-        output = refiner(latents, timestep, prepared, clean, scale).float()
+        output = refiner(latents, timestep, guide, clean, scale).float()
         if refiner.settings.prediction == "label":
             probabilities = refiner.label_logits(output).softmax(1)
             output = refiner.encode_labels(probabilities).float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -38,3 +39,9 @@ def dice(logits: Tensor, label: Tensor) -> Tensor:
     present = truth.sum((0, 2, 3)) > 0
     share = 1 - 2 * overlap / size.clamp(min=1e-6)
     return (share * present).sum() / present.sum().clamp(min=1)
+
+
+def dice_sum(logits: Tensor, label: Tensor) -> Tensor:
+    """Dice losses of the windows one by one, each as often as it has pixels that count, summed: as `dice` takes them."""
+    windows = zip(logits.split(1), label.split(1), strict=True)
+    return torch.stack([(one != IGNORE).sum() * dice(own, one) for own, one in windows]).sum()

@@ -18,12 +18,12 @@ from idgbr.datasets.normalisation import Normalisation
 from idgbr.errors import UserError
 from idgbr.models.label_embedding import LearnedEmbedding
 from idgbr.models.package import build_refiner, load_part
-from idgbr.models.refiner import Refiner
+from idgbr.models.refiner import Guide, Refiner
 from idgbr.models.sampler import sample
 from idgbr.models.schedule import build_schedule, predicted_clean
 from idgbr.training.alignment import align, without_head
 from idgbr.training.label_embedding import train_label_embedding
-from idgbr.training.losses import cross_entropy_sum
+from idgbr.training.losses import cross_entropy_sum, dice_sum
 from idgbr.training.task import Batch, confusion_counts, load_matching
 
 MEASURED_REACH = 5
@@ -75,10 +75,10 @@ class RefinerTask:
             noisy, timestep = torch.zeros_like(clean), torch.full_like(timestep, self.settings.train_timesteps - 1)
         else:
             noisy = self._diffuse(clean, noise, timestep)
-        prepared = self.model.prepare(batch["image"], coarse)
+        guide = self.model.prepare(batch["image"], coarse)
         keep = (unit[:, 0] >= self.settings.condition_dropout).float() if self.settings.condition_dropout else None
-        previous = self._previous(noisy, timestep, prepared, keep, unit[:, 1])
-        output = self.model(noisy, timestep, prepared, previous, keep=keep)
+        previous = self._previous(noisy, timestep, guide, keep, unit[:, 1])
+        output = self.model(noisy, timestep, guide, previous, keep=keep)
         loss, weight = self._loss(output, clean, noise, timestep, label)
         if self.alignment is None:
             return loss, weight
@@ -92,7 +92,11 @@ class RefinerTask:
             weight = None
             if self.settings.boundary_weight:
                 weight = 1 + self.settings.boundary_weight * near_boundary(label, self.settings.boundary_reach).float()
-            return cross_entropy_sum(self.model.label_logits(output), label, weight)
+            logits = self.model.label_logits(output)
+            loss, total = cross_entropy_sum(logits, label, weight)
+            if self.settings.dice_weight:
+                loss = loss + self.settings.dice_weight * dice_sum(logits, label)
+            return loss, total
         return self._squared_error(output, clean, noise, timestep, label)
 
     @torch.no_grad()
@@ -135,12 +139,12 @@ class RefinerTask:
         alpha = self.alphas.to(clean.device)[timestep].view(-1, 1, 1, 1).to(clean.dtype)
         return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
 
-    def _previous(self, noisy: Tensor, timestep: Tensor, prepared: Any, keep: Tensor | None, unit: Tensor) -> Any:
+    def _previous(self, noisy: Tensor, timestep: Tensor, guide: Guide, keep: Tensor | None, unit: Tensor) -> Any:
         """Self-conditioning: half of the samples see the estimate of a first pass, which gets no gradient."""
         if not self.settings.self_conditioning:
             return None
         with torch.no_grad():
-            output = self.model(noisy, timestep, prepared, None, keep=keep)
+            output = self.model(noisy, timestep, guide, None, keep=keep)
             estimate = self._clean(output, noisy, timestep)
         return estimate * (unit < 0.5).view(-1, 1, 1, 1).to(estimate.dtype)
 
