@@ -15,7 +15,7 @@ from idgbr.config.tree import Experiment
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.errors import UserError
 from idgbr.training.coarse import CoarseTask
-from idgbr.training.losses import cross_entropy_sum, dice
+from idgbr.training.losses import cross_entropy_sum, dice, dice_sum
 from idgbr.training.refiner import MEASURED_REACH, RefinerTask
 
 CLASSES, SIZE = 3, 32
@@ -92,6 +92,16 @@ def test_dice_is_nothing_for_the_truth_and_one_for_its_opposite() -> None:
     sure = torch.stack([torch.full((1, 4, 4), 50.0), torch.full((1, 4, 4), -50.0)], 1)
     assert float(dice(sure, label)) == pytest.approx(0.0, abs=1e-6)
     assert float(dice(-sure, label)) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_dice_of_windows_adds_up_however_they_are_shared() -> None:
+    """Two workers' halves give what one worker's batch gives; an unlabelled window adds nothing."""
+    logits, label = torch.randn(3, CLASSES, 8, 8), torch.randint(0, CLASSES, (3, 8, 8))
+    label[0, 3:] = IGNORE
+    together = dice_sum(logits, label)
+    torch.testing.assert_close(together, dice_sum(logits[:1], label[:1]) + dice_sum(logits[1:], label[1:]))
+    unlabelled = torch.full_like(label[:1], IGNORE)
+    torch.testing.assert_close(together, dice_sum(torch.cat([logits, logits[:1]]), torch.cat([label, unlabelled])))
 
 
 def test_nodata_has_no_boundary() -> None:

@@ -141,6 +141,8 @@ class SamplerConfig(Node):
     coarse_vote: float = Field(0.0, ge=0)
     """Never worse: weight of the coarse map's vote beside the samples, cast before the mean field; given as ids, a
     coarse label stays unless another is more probable by this much."""
+    keep_margin: Unit = 0.0
+    """Never worse: the coarse label stays where no other is more probable by this much, after vote and mean field."""
     keep_disagreement: Unit = 1.0
     """Never worse: the coarse label stays where the samples' disagreement is above this; 1: nowhere."""
     keep_beyond: int = Field(0, ge=0)
