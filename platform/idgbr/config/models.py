@@ -48,11 +48,11 @@ class RefinerConfig(Node):
     coarse_input: Literal["ids", "probabilities"] = "ids"
     """What the refiner is given of the coarse map."""
     settled: MeanFieldConfig = MeanFieldConfig()
-    """A second look at the coarse map guides the refiner, too: what it becomes once neighbours of one colour have agreed;
-    rounds 0: none."""
+    """A second look at the coarse map guides the refiner, too: what becomes of it once neighbours of one colour have
+    agreed. rounds 0: none."""
     correction: bool = False
-    """label prediction: the denoiser answers with a correction of the coarse map's log-probabilities (the settled one's,
-    where there is one), and training begins from that map instead of from nothing."""
+    """label prediction: the denoiser answers with a correction of the coarse map's log-probabilities (of the settled
+    one's, where there is one), so that training begins from that map instead of from nothing."""
     codec: Literal["lossless", "kl-vae"] = "lossless"
     """lossless: space-to-depth of the label embedding; kl-vae: the Stable Diffusion autoencoder."""
     patch: int = Field(4, ge=1)

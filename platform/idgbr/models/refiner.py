@@ -24,7 +24,6 @@ from idgbr.models.mean_field import mean_field
 from idgbr.models.stable_diffusion import SD15_PROMPT, SD15_UNET, SD15_VAE
 from idgbr.models.unet_halves import down, up
 
-
 LEAST = 0.01
 """Least probability of a class in the coarse map: what is impossible there could never come back. Class ids, which do
 not say how sure they are, would never yield."""
@@ -93,9 +92,9 @@ class Refiner(ModelMixin, ConfigMixin):
                     s.image_encoder, s.image_encoder_weights, s.image_encoder_levels, bands, pretrained
                 )
             widths = list(self.denoiser.config["block_out_channels"])
-            looks = 2 if s.settled.rounds else 1
+            given = self.latent_channels * (2 if s.settled.rounds else 1)
             self.encoder = PyramidConditionEncoder(
-                bands, looks * self.latent_channels, self.codec.stride, widths, skips, channels, frozen, s.condition_depth
+                bands, given, self.codec.stride, widths, skips, channels, frozen, s.condition_depth
             )
         self.guidance = GuidanceNet(
             channels, grids, s.guidance_width, s.guidance_heads, s.guidance_layers, s.condition_encoder == "unet"
@@ -121,8 +120,15 @@ class Refiner(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def settle(self, image: Tensor, coarse: Tensor) -> Tensor:
-        """The coarse map once neighbours of one colour have agreed, (N, K, H, W) probabilities; the map itself where
-        the settings ask for no rounds. Arguments as for `prepare`."""
+        """The coarse map once neighbours of one colour have agreed, or as it is where the settings ask for no rounds.
+
+        Args:
+            image: (N, B, H, W), normalised.
+            coarse: (N, H, W) class ids or (N, K, H, W) probabilities.
+
+        Returns:
+            (N, K, H, W) probabilities, none below `LEAST`, so that they sum to one or a little more.
+        """
         planes = coarse.float() if coarse.ndim == 4 else one_hot(coarse, self.classes)
         return mean_field(planes.clamp(min=LEAST), image, self.settings.settled).clamp(min=LEAST)
 

@@ -42,6 +42,6 @@ def dice(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def dice_sum(logits: Tensor, label: Tensor) -> Tensor:
-    """Dice losses of the windows one by one, each as often as it has pixels that count, summed: as `dice` takes them."""
+    """`dice` of every window by itself, times its pixels that count, summed: the same however windows are shared."""
     windows = zip(logits.split(1), label.split(1), strict=True)
     return torch.stack([(one != IGNORE).sum() * dice(own, one) for own, one in windows]).sum()
