@@ -16,7 +16,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -60,13 +59,15 @@ def main(flags: Flags, experiment: Experiment) -> dict[str, object]:
     resources = ResourcesConfig(preemption_every=experiment.resources.preemption_every)
     with tempfile.TemporaryDirectory() as scratch, start_ray(resources):
         data = prepare_data(experiment.data, Path(scratch) / "data")
-        regions: Sequence[Any] = data.split("train")
         if flags.stage == "refiner":
-            model = untrained(Path(scratch) / "model", experiment)
-            regions = coarse_maps(regions, model, Path(scratch) / "coarse", experiment, "coarse maps")
-            select = coarse_maps(data.split("select"), model, Path(scratch) / "coarse", experiment, "coarse maps")
-            data = replace(data, prepared=(*regions, *select))
-        spec = stage_spec("benchmark", flags.stage, flags.stage, experiment, regions, data, training)
+            model, wanted = (
+                untrained(Path(scratch) / "model", experiment),
+                (*data.split("train"), *data.split("select")),
+            )
+            mapped = coarse_maps(wanted, model, Path(scratch) / "coarse", experiment, "coarse maps")
+            data = replace(data, prepared=tuple(mapped))
+        train = data.split("train")
+        spec = stage_spec("benchmark", flags.stage, flags.stage, experiment, train, data, training)
         os.environ.update(worker_environment(1))
 
         def bare(processes: int) -> Bare:
