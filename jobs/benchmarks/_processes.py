@@ -19,7 +19,7 @@ class Process:
     Attributes:
         role: What it is to the job.
         titles: What it called itself, in order, without arguments.
-        peak: Most bytes of PSS: private memory, and of shared memory its share.
+        peak: Most bytes of PSS: private memory, and of shared memory its share; not looked at of Ray's own.
         seconds: Processor seconds of all its threads while it was watched.
     """
 
@@ -36,7 +36,7 @@ class Watch:
 
     Attributes:
         found: Everything seen, by process id.
-        peak: Most bytes of PSS of all of them at one time.
+        peak: Most bytes of PSS of driver and workers together, at one time.
     """
 
     def __init__(self, root: int, every: float = 1.0, memory: bool = True) -> None:
@@ -75,6 +75,9 @@ class Watch:
             if last:
                 return
 
+    def _role(self, pid: int, title: str) -> Role:
+        return "driver" if pid == self._root else "worker" if title.startswith("ray::") else "Ray"
+
     def look(self) -> None:
         """Looks once more."""
         together = 0
@@ -82,11 +85,10 @@ class Watch:
             try:
                 title = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode().strip()
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                pss = _pss(pid) if self._memory else 0
+                role = self._role(pid, title)
+                pss = _pss(pid) if self._memory and role != "Ray" else 0
             except (OSError, ValueError):  # it has just ended
                 continue
-            worker = title.startswith("ray::")
-            role: Role = "driver" if pid == self._root else "worker" if worker else "Ray"
             seen = self.found.setdefault(pid, Process(role, []))
             seen.role = role  # a worker has its title only once it is up
             if title not in seen.titles:

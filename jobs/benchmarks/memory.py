@@ -57,7 +57,7 @@ class Run:
         seconds: Wall clock, start-up included.
         driver: Most bytes of PSS of the driver.
         workers: Likewise of each worker, with what it called itself.
-        together: Likewise of all its processes at one time, Ray's own included.
+        together: Likewise of driver and workers at one time.
         windows: Windows it refined; 0 when it was killed.
     """
 
@@ -104,8 +104,8 @@ def _half_written(output: Path, size: int) -> Callable[[], bool]:
     return lambda: any(path.stat().st_size >= size * size // 2 for path in output.glob(rows))
 
 
-def _refine(words: list[str], folder: Path, kill: Callable[[], bool] = lambda: False) -> Run:
-    """Runs the job, and kills it once `kill` says so."""
+def _refine(words: list[str], folder: Path, kill: Callable[[], bool] | None = None) -> Run:
+    """Runs the job; where there is a `kill`, kills it once that says so."""
     began, killed = time.monotonic(), False
     with tempfile.TemporaryFile("w+", dir=folder) as log:
         job = Path(__file__).resolve().parents[1] / "refine.py"
@@ -113,7 +113,7 @@ def _refine(words: list[str], folder: Path, kill: Callable[[], bool] = lambda: F
         try:
             with Watch(driver.pid) as watch:
                 while driver.poll() is None:
-                    if kill():
+                    if kill is not None and kill():
                         driver.kill()
                         killed = True
                     time.sleep(0.1)
@@ -124,17 +124,20 @@ def _refine(words: list[str], folder: Path, kill: Callable[[], bool] = lambda: F
         said = log.read()
     if driver.returncode and not killed:
         raise IdgbrError(f"jobs/refine.py ended with {driver.returncode}: {said[-2000:]}")
-    if kill() and not killed:
+    if kill is not None and not killed:
         raise IdgbrError("the map was done before its driver could be killed: take a larger scene")
     counts = re.findall(r"refined maps: (\d+) of \1", said)
-    print(said.rpartition('{"status"')[0] + ("driver killed" if killed else ""), flush=True)
-    return Run(
+    run = Run(
         time.monotonic() - began,
         max(process.peak for process in watch.of("driver")),
         [(process.peak, process.titles[-1]) for process in watch.of("worker")],
         watch.peak,
         int(counts[-1]) if counts else 0,
     )
+    # Large scenes take long: what is known is told at once.
+    print(f"{words[3]}: {'killed' if killed else 'done'} after {run.seconds:.0f} s, driver {run.driver / MIB:.0f} MiB, "
+          f"largest worker {max(run.workers)[0] / MIB:.0f} MiB", flush=True)  # fmt: skip
+    return run
 
 
 def _told(found: dict[str, Run], sizes: list[int], every: int) -> dict[str, Any]:

@@ -100,7 +100,11 @@ def test_refined_scenes_and_a_bare_loop_agree_and_are_compared(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_memory_is_seen_and_a_killed_scene_goes_on() -> None:
-    found = outputs("memory", "--sizes", "256,512", "--window", "64")
-    assert set(found["peak_mib"]) == {"256", "512"}
-    assert all(50 < peak[who] < peak["together"] for peak in found["peak_mib"].values() for who in ("driver", "worker"))
+    found = outputs("memory", "--sizes", "256,768", "--window", "64")
+    assert set(found["peak_mib"]) == {"256", "768"}
+    assert all(
+        50 < peak[who] < peak["together"] < 20_000
+        for peak in found["peak_mib"].values()
+        for who in ("driver", "worker")
+    )
     assert 0 < found["windows_after_kill"] < found["windows"]
