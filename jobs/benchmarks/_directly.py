@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from idgbr.config.inference import WindowsConfig
 from idgbr.config.tree import Experiment
 from idgbr.datasets.normalisation import Normalisation
+from idgbr.distributed.pace import Pace
 from idgbr.inference.planes import cut_windows, given_coarse, to_planes
 from idgbr.inference.predictor import Predictor
 from idgbr.models.coarse import build_coarse
@@ -92,27 +93,51 @@ def refined_pngs(predictor: Predictor, bodies: Sequence[bytes], coarse_batch: in
         refiner_batch: Likewise, of stage 2.
     """
     spec = predictor.spec
-    assert spec.refiner is not None
     pictures = [decode_image(body, spec.bands, ImageLimits()) for body in bodies]
     images, valid = np.stack([p.pixels for p in pictures]), np.stack([p.valid for p in pictures])
+    blended = two_stages(predictor, images, valid, coarse_batch, refiner_batch, Pace())
+    colours = [c.colour for c in spec.classes]
+    return [palette_png(p.argmax(0).astype(np.uint8), colours) for p in blended]
+
+
+def two_stages(
+    predictor: Predictor, images: NDArray, valid: NDArray, coarse_batch: int, refiner_batch: int, pace: Pace
+) -> NDArray[np.float32]:
+    """Refined probabilities (N, K, H, W) of images of one size, their windows in common batches.
+
+    Args:
+        predictor: Both stages.
+        images: (N, B, H, W) in their own dtype.
+        valid: (N, H, W) bool.
+        coarse_batch: Most windows of stage 1 at once.
+        refiner_batch: Likewise, of stage 2.
+        pace: Is told of the parts `cut`, `coarse`, `refiner` and `blend`.
+    """
+    spec = predictor.spec
+    assert spec.refiner is not None
     first = spec.inference.coarse
     corners = _corners(images, first)
     cut, known = _cut(images, corners, first.window), _cut(valid[:, None], corners, first.window)[:, 0]
+    pace.lap("cut")
     values = np.concatenate([predictor.coarse(cut[i], known[i]) for i in _batches(len(cut), coarse_batch)])
+    pace.lap("coarse")
     probabilities = _blended(values, images, first)
     planes = np.stack([to_planes(p, v) for p, v in zip(probabilities, valid, strict=True)])
+    pace.lap("blend")
     second = spec.inference.refiner
     corners = _corners(images, second)
     cut, known = _cut(images, corners, second.window), _cut(valid[:, None], corners, second.window)[:, 0]
     given = given_coarse(_cut(planes, corners, second.window), spec.refiner.coarse_input)
     origins = np.tile(corners, (len(images), 1))
+    pace.lap("cut")
     refined = [
         predictor.refine(cut[i], known[i], given[i], origins[i]).probabilities
         for i in _batches(len(cut), refiner_batch)
     ]
+    pace.lap("refiner")
     blended = _blended(np.concatenate(refined), images, second)
-    colours = [c.colour for c in spec.classes]
-    return [palette_png(p.argmax(0).astype(np.uint8), colours) for p in blended]
+    pace.lap("blend")
+    return blended
 
 
 def _batches(windows: int, most: int) -> list[slice]:

@@ -73,3 +73,38 @@ def test_service_and_predictor_agree_and_are_compared(tmp_path: Path) -> None:
     assert found["pixels_equal"] >= 0.999 and found["ratio"] > 0
     assert set(found["per_s"]) == {"1", "2"} and all(len(found["percentiles_ms"][n]) == 3 for n in ("1", "2"))
     assert found["where_ms"]["stage 1: model"] > 0 and found["where_ms"]["stage 2: model"] > 0
+
+
+@pytest.mark.slow
+def test_training_and_a_bare_loop_are_compared(tmp_path: Path) -> None:
+    config = tmp_path / "toy.yaml"
+    config.write_text(QUALITY.format(folder=tmp_path))
+    found = outputs("train", "--config", str(config), "--steps", "2", "--rounds", "1")
+    assert set(found["steps_per_s"]) == set(found["bare_steps_per_s"]) == {"1", "2"}
+    assert all(found[name] > 0 for name in ("ratio", "ratio_processor", "speedup", "bare_speedup"))
+    assert set(found["where_ms"]) == {
+        "reading, in other processes", "waiting for windows", "normalising, augmenting",
+        "forward, backward, optimiser: bare", "beyond bare: all-reduce, waiting for each other", "the rest",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_refined_scenes_and_a_bare_loop_agree_and_are_compared(tmp_path: Path) -> None:
+    config = tmp_path / "toy.yaml"
+    config.write_text(QUALITY.format(folder=tmp_path))
+    found = outputs("scene", "--config", str(config), "--size", "128", "--scenes", "2", "--repeats", "1")
+    assert found["pixels_equal"] >= 0.98
+    assert set(found["mpx_per_s"]) == set(found["bare_mpx_per_s"]) == set(found["startup_s"]) == {"1", "2"}
+    assert len(found["where_s_per_mpx"]) == 6
+
+
+@pytest.mark.slow
+def test_memory_is_seen_and_a_killed_scene_goes_on() -> None:
+    found = outputs("memory", "--sizes", "256,768", "--window", "64")
+    assert set(found["peak_mib"]) == {"256", "768"}
+    assert all(
+        50 < peak[who] < peak["together"] < 20_000
+        for peak in found["peak_mib"].values()
+        for who in ("driver", "worker")
+    )
+    assert 0 < found["windows_after_kill"] < found["windows"]

@@ -76,6 +76,8 @@ def ordered_dataset(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = True
+    # A pool whose actors wait a moment would give one back, and load its model again a little later, over and over.
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
     if share < 1.0:
         total = ray.cluster_resources()
         context.execution_options.resource_limits = context.execution_options.resource_limits.copy(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,6 +83,9 @@ class StageResult:
     seconds: float
     history: tuple[dict[str, float], ...]
     """Measurements in order: step, loss (mean since the last one), miou."""
+    rounds: list[dict[str, float]] = field(default_factory=list)
+    """Where the time of rank 0 went between the measurements of the last attempt: `steps`, seconds that it waited for
+    `windows`, spent `augmenting`, on the optimiser's `step` and on the `rest`; `processor` seconds, all threads."""
 
     @classmethod
     def read(cls, folder: str | Path) -> StageResult | None:

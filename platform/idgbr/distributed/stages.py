@@ -183,7 +183,6 @@ class Stages:
     ) -> StageResult:
         config, data = self.config, data or self.data
         model = config.coarse.model_dump(exclude={"folds", "fold_block"}) if kind == "coarse" else {}
-        window = config.coarse.window if kind == "coarse" else config.refiner.window
         augmentation = training.augmentation or config.data.augmentation
         common = {
             "fingerprint": data.fingerprint,
@@ -198,22 +197,9 @@ class Stages:
         name = run_name(config.data.name, stage, {**common, **learns})
         # A folder converted from other checkpoints has a refiner only: stage 1 then begins as it does without it.
         init = self.start if self.start and has_part(self.start, kind) else None
-        spec = StageSpec(
-            name=name,
-            stage=stage,
-            task=TaskSpec(kind, config, len(data.normalisation.mean), data.normalisation, backbone, init),
-            training=training,
-            windows=PlannedWindows(
-                DrawPlan(train, config.data.sampling, augmentation, window, training.seed),
-                training.batch,
-            ),
-            select=data.split("select"),
-            normalisation=data.normalisation,
-            augmentation=augmentation,
-            seed=training.seed,
-            classes=len(config.data.classes),
-        )
-        with self.tracker.stage(stage, {"run": name, "window": window, **training.model_dump()}) as run:
+        spec = stage_spec(name, kind, stage, config, train, data, training, (init, backbone))
+        settings = {"run": name, "window": spec.windows.plan.window, **training.model_dump()}
+        with self.tracker.stage(stage, settings) as run:
             tracked = replace(spec, tracking=(run.uri, run.run_id))
             result = run_stage(tracked, config.resources, str(self.folders.training), self.fresh)
             run.log_metrics({"best_select_miou": result.miou, "seconds": result.seconds}, result.best_step)
@@ -223,6 +209,47 @@ class Stages:
     def _inference_key(self) -> str:
         text = self.config.inference.model_dump_json(include={"coarse", "precision"})
         return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def stage_spec(
+    name: str,
+    kind: Literal["coarse", "refiner"],
+    stage: str,
+    config: Experiment,
+    train: Sequence[PreparedRegion],
+    data: PreparedData,
+    training: StageTraining,
+    start: tuple[str | None, str] = (None, ""),
+) -> StageSpec:
+    """A training run of one of the two stages.
+
+    Args:
+        name: of the run.
+        kind: which network.
+        stage: short name in progress lines.
+        config: the experiment.
+        train: regions to learn from; for the refiner with coarse maps.
+        data: the data set, for its select split and its normalisation.
+        training: steps, rates and the rest.
+        start: see `TaskSpec.init` and `TaskSpec.backbone`.
+    """
+    window = config.coarse.window if kind == "coarse" else config.refiner.window
+    augmentation = training.augmentation or config.data.augmentation
+    init, backbone = start
+    return StageSpec(
+        name=name,
+        stage=stage,
+        task=TaskSpec(kind, config, len(data.normalisation.mean), data.normalisation, backbone, init),
+        training=training,
+        windows=PlannedWindows(
+            DrawPlan(train, config.data.sampling, augmentation, window, training.seed), training.batch
+        ),
+        select=data.split("select"),
+        normalisation=data.normalisation,
+        augmentation=augmentation,
+        seed=training.seed,
+        classes=len(config.data.classes),
+    )
 
 
 def _content(folder: str) -> str:

@@ -110,6 +110,7 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
         miou=metrics["miou"],
         seconds=time.monotonic() - started,
         history=tuple(metrics["history"]),
+        rounds=metrics.get("rounds", []),  # a checkpoint of an earlier version has none
     )
     result.write()
     return result

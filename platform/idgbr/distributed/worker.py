@@ -23,6 +23,7 @@ from torch import Tensor
 from idgbr.datasets.augmentation import augment
 from idgbr.distributed.checkpoints import Checkpoints
 from idgbr.distributed.optimisation import Optimisation
+from idgbr.distributed.pace import Pace
 from idgbr.distributed.session import quiet_ray_data
 from idgbr.distributed.source import Columns, planned_batches
 from idgbr.distributed.stage import WEIGHTS_FILE, StageSpec
@@ -101,6 +102,8 @@ class Worker:
         self.losses: list[float] = []
         self.points: list[tuple[int, dict[str, float]]] = []
         self.warned: frozenset[str] = frozenset()
+        self.pace = Pace()
+        self.rounds: list[dict[str, float]] = []
         self._restore()
 
     def run(self) -> None:
@@ -110,10 +113,16 @@ class Worker:
             self._say(f"resumes at step {self.step} of {self.training.steps}")
         steps = range(0) if self.done else range(self.step, self.training.steps)
         batches = self._batches(steps.start, steps.stop) if steps else iter(())
+        self.pace.begin()
         for step, columns in zip(steps, batches, strict=True):
+            self.pace.lap("windows")
             # Everything random follows from the plan's seeds and from this: a resumed run needs no generator state.
             torch.manual_seed((self.spec.seed * 1_000_003 + step) * 4096 + self.rank)
-            loss, rate = self.optimisation.step(self._pieces(columns), step)
+            pieces = self._pieces(columns)
+            self.pace.lap("augmenting")
+            loss, rate = self.optimisation.step(pieces, step)
+            self.pace.lap("step")
+            self.pace.steps += 1
             self.step = step + 1
             self.losses.append(loss)
             if self.step % LOG_EVERY == 0:
@@ -124,16 +133,20 @@ class Worker:
                 left = (self.training.steps - self.step) / speed
                 mean = float(np.mean(self.losses[-LOG_EVERY:]))
                 self._say(
-                    f"step {self.step}/{self.training.steps}  loss {mean:.4f}  rate {rate:.1e}  {speed:.2f} steps/s  "
+                    f"step {self.step}/{self.training.steps}  loss {mean:.4f}  rate {rate:.1e}  {speed:.2f} steps/s, "
+                    f"{self.pace.share('windows'):.0%} of it waiting for windows  "
                     f"{int(left // 60)}:{int(left % 60):02d} left"
                 )
             if self.step % self.training.validate_every == 0 or self.step == self.training.steps:
+                self.rounds.append(self.pace.round())
                 self._validate()
                 self._save()
                 if self.done:
                     break
+                self.pace.begin()
             elif self._preempted():
                 self._save()
+            self.pace.lap("rest")
 
     def _batches(self, start: int, stop: int) -> Iterator[Columns]:
         return planned_batches(self.spec.windows, start, stop, self.rank, self.world)
@@ -211,7 +224,7 @@ class Worker:
                 "optimisation": self.optimisation.state_dict(),
             }
             metrics = {"step": self.step, "miou": self.best["miou"], "best_step": self.best["step"], "done": self.done}
-            metrics["history"] = self.history
+            metrics |= {"history": self.history, "rounds": self.rounds}
             self.checkpoints.save(self.step, {STATE_FILE: state, WEIGHTS_FILE: self.best_weights}, metrics)
         broadcast_from_rank_zero(self.step)
 

@@ -1,0 +1,173 @@
+"""Peak memory of refining against the size of the scene, and whether it goes on after its driver was killed.
+
+    python jobs/benchmark.py memory
+    python jobs/benchmark.py memory --sizes 10000,20000 --input ortho.tif
+
+Scenes are VRTs that repeat the same pixels; the model is a tiny one of random weights. Each is refined by
+jobs/refine.py in a process of its own, and memory is looked at from outside, once a second: the PSS of the driver
+and of every worker that it started, which is what is private to them and their part of what they share. The driver of
+the largest scene is killed halfway through its refined map, and the same command given again.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from benchmarks._processes import Watch
+from idgbr.cli import JobFlags, Switch
+from idgbr.errors import IdgbrError
+
+MIB = 2**20
+TILE = 2048
+"""Side of the raster that scenes repeat."""
+
+
+class Flags(JobFlags):
+    """Flags of the benchmark of memory."""
+
+    input: str = ""
+    """Raster of three bands to take pixels from; empty: noise that compresses like imagery."""
+    sizes: list[int] = Field([2000, 4000], min_length=2)
+    """Sides of the scenes in pixels, ascending."""
+    window: int = Field(384, ge=64)
+    """Window of both stages in pixels."""
+    workers: int = Field(2, ge=1)
+    """Predictors."""
+    kill: Switch = True
+    """Kill the driver of the largest scene, and resume."""
+    folder: str = ""
+    """Where scenes and maps are written, and stay; empty: a temporary folder."""
+
+
+@dataclass
+class Run:
+    """A refinement as it was seen.
+
+    Attributes:
+        seconds: Wall clock, start-up included.
+        driver: Most bytes of PSS of the driver.
+        workers: Likewise of each worker, with what it called itself.
+        together: Likewise of driver and workers at one time.
+        windows: Windows it refined; 0 when it was killed.
+    """
+
+    seconds: float
+    driver: int
+    workers: list[tuple[int, str]]
+    together: int
+    windows: int
+
+
+def main(flags: Flags) -> dict[str, object]:
+    """Refines and measures."""
+    import rasterio
+
+    from benchmarks._tiny import tiny_model, write_raster, write_repeating
+    from idgbr.raster.windows import plan_windows
+
+    sizes = sorted(flags.sizes)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(flags.folder or scratch).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        model, tile = tiny_model(folder / "model", flags.window), folder / "tile.tif"
+        write_raster(str(tile), min(TILE, sizes[-1]), flags.input)
+        found: dict[str, Run] = {}
+        for size in sizes:
+            scene, output = folder / f"scene-{size}.vrt", folder / f"maps-{size}"
+            write_repeating(str(scene), size, str(tile))
+            words = ["--model", str(model), "--input", str(scene), "--output", str(output)]
+            words += ["--workers", str(flags.workers), "--fresh"]
+            if flags.kill and size == sizes[-1]:
+                found[f"{size}, killed"] = _refine(words, folder, _half_written(output, size))
+                found[f"{size}, resumed"] = _refine(words[:-1], folder)
+            else:
+                found[str(size)] = _refine(words, folder)
+            with rasterio.open(output / f"{scene.stem}.tif") as refined:
+                if refined.shape != (size, size):
+                    raise IdgbrError(f"{refined.name}: {refined.shape} pixels instead of {size} x {size}")
+        every = len(plan_windows(sizes[-1], sizes[-1], flags.window, flags.window // 8))
+    return _told(found, sizes, every)
+
+
+def _half_written(output: Path, size: int) -> Callable[[], bool]:
+    rows = f".refining/scene-{size}-*/maps/*/rows"  # one byte a pixel, as they are written
+    return lambda: any(path.stat().st_size >= size * size // 2 for path in output.glob(rows))
+
+
+def _refine(words: list[str], folder: Path, kill: Callable[[], bool] | None = None) -> Run:
+    """Runs the job; where there is a `kill`, kills it once that says so."""
+    began, killed = time.monotonic(), False
+    with tempfile.TemporaryFile("w+", dir=folder) as log:
+        job = Path(__file__).resolve().parents[1] / "refine.py"
+        driver = subprocess.Popen([sys.executable, str(job), *words], stdout=log, stderr=subprocess.STDOUT)
+        try:
+            with Watch(driver.pid) as watch:
+                while driver.poll() is None:
+                    if kill is not None and kill():
+                        driver.kill()
+                        killed = True
+                    time.sleep(0.1)
+        finally:
+            driver.kill()
+            driver.wait()
+        log.seek(0)
+        said = log.read()
+    if driver.returncode and not killed:
+        raise IdgbrError(f"jobs/refine.py ended with {driver.returncode}: {said[-2000:]}")
+    if kill is not None and not killed:
+        raise IdgbrError("the map was done before its driver could be killed: take a larger scene")
+    counts = re.findall(r"refined maps: (\d+) of \1", said)
+    run = Run(
+        time.monotonic() - began,
+        max(process.peak for process in watch.of("driver")),
+        [(process.peak, process.titles[-1]) for process in watch.of("worker")],
+        watch.peak,
+        int(counts[-1]) if counts else 0,
+    )
+    # Large scenes take long: what is known is told at once.
+    print(f"{words[3]}: {'killed' if killed else 'done'} after {run.seconds:.0f} s, driver {run.driver / MIB:.0f} MiB, "
+          f"largest worker {max(run.workers)[0] / MIB:.0f} MiB", flush=True)  # fmt: skip
+    return run
+
+
+def _told(found: dict[str, Run], sizes: list[int], every: int) -> dict[str, Any]:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="peak PSS, MiB", caption="seconds: wall clock, start-up included")
+    for heading in ("scene", "seconds", "windows", "driver", "largest worker", "of", "all together"):
+        table.add_column(heading, justify="left" if heading == "of" else "right")
+    for name, run in found.items():
+        worker, title = max(run.workers)
+        mib = (f"{value / MIB:.0f}" for value in (run.driver, worker, run.together))
+        driver, largest, together = mib
+        table.add_row(name, f"{run.seconds:.0f}", f"{run.windows or ''}", driver, largest, title, together)
+    Console(width=120).print(table)
+    groups = {size: [run for name, run in found.items() if name.split(",")[0] == str(size)] for size in sizes}
+    peaks = {
+        size: {
+            "driver": max(run.driver for run in runs) / MIB,
+            "worker": max(max(run.workers)[0] for run in runs) / MIB,
+            "together": max(run.together for run in runs) / MIB,
+        }
+        for size, runs in groups.items()
+    }
+    # Against the one before, since below some thousand pixels not every buffer is full.
+    before, last = peaks[sizes[-2]], peaks[sizes[-1]]
+    return {
+        "peak_mib": {str(size): {key: round(value) for key, value in peak.items()} for size, peak in peaks.items()},
+        "growth": {key: round(last[key] / before[key], 3) for key in last},
+        "seconds": {name: round(run.seconds, 1) for name, run in found.items()},
+        "windows": every,
+        "windows_after_kill": next((run.windows for name, run in found.items() if "resumed" in name), None),
+    }
