@@ -17,9 +17,9 @@ from toys import toy_stage, trajectory
 HERE = Path(__file__).parent
 
 
-def start(script: str, folder: Path, *words: str) -> subprocess.Popen[str]:
-    """A driver as a process of its own, under a token of its own."""
-    token = folder / "token"
+def start(script: str, folder: Path, *words: str, token: Path | None = None) -> subprocess.Popen[str]:
+    """A driver as a process of its own, under a token of its own or the one of the cluster it joins."""
+    token = token or folder / "token"
     if not token.exists():
         token.touch(mode=0o600)
         token.write_text("0123456789abcdef" * 4)
@@ -29,7 +29,7 @@ def start(script: str, folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("workers", ["1"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_killed_run_resumes_with_the_same_curve(worker_path: None, tmp_path: Path, workers: str) -> None:
     """The driver is killed in step 8; the same command goes on, also with another number of workers."""
     chaos = tmp_path / "chaos"
