@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
 
 from idgbr.config.data import ClassSpec
 from idgbr.config.inference import CoarseWindows, InferenceConfig, RefinerWindows
@@ -38,6 +41,22 @@ def data_dir() -> Path:
 def golden_dir() -> Path:
     """Folder of reference vectors; the test is skipped where IDGBR_TEST_GOLDEN is unset."""
     return _folder("IDGBR_TEST_GOLDEN")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], None]]:
+    """A server of S3 on this machine with the bucket `maps`; puts objects into it."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    client = boto3.client("s3", region_name="us-east-1", endpoint_url=f"http://{host}:{port}")
+    client.create_bucket(Bucket="maps")
+    yield lambda key, body: client.put_object(Bucket="maps", Key=key, Body=body) and None
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -110,6 +110,7 @@ def test_unset_variable_without_default_is_named(tmp_path: Path, monkeypatch: py
             {"inference": {"coarse": {"window": 64, "overlap": 40}}},
             "inference.coarse: overlap 40 must be at most half of window 64",
         ),
+        ({"resources": {"storage": "s3://b/runs"}}, "resources.storage: found 's3://b/runs'; expected a folder"),
     ],
 )
 def test_complaints_name_file_key_found_and_expected(tmp_path: Path, sections: dict, said: str) -> None:

@@ -1,13 +1,15 @@
-"""Checkpoints: whole or not there, checked, the last two kept."""
+"""Checkpoints, in a folder and in a bucket of a local server: whole or not there, checked, the last two kept."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import boto3
 import pytest
 import torch
 
-from idgbr.distributed.checkpoints import Checkpoints, damage, metrics_of
+from idgbr.distributed.checkpoints import Checkpoints, damage, metrics_of, open_checkpoints
 from idgbr.errors import UserError
 
 
@@ -61,3 +63,63 @@ def test_a_folder_that_cannot_be_written_is_told_and_costs_nothing(tmp_path: Pat
     checkpoints.folder.unlink()
     (tmp_path / "aside").rename(checkpoints.folder)
     assert not damage(good) and (good / "state.pt").read_bytes() == before
+
+
+@pytest.fixture
+def stored(bucket: Callable[[str, bytes], None]) -> Checkpoints:
+    return open_checkpoints("s3://maps/runs", "toy")
+
+
+def objects() -> dict[str, bytes]:
+    """What the bucket holds."""
+    client = boto3.client("s3")
+    found = client.list_objects_v2(Bucket="maps").get("Contents", [])
+    return {one["Key"]: client.get_object(Bucket="maps", Key=one["Key"])["Body"].read() for one in found}
+
+
+def files(step: int) -> list[str]:
+    return [f"runs/toy/step-{step:08d}/{name}" for name in ("manifest.json", "state.pt")]
+
+
+def test_a_bucket_keeps_the_last_two(stored: Checkpoints) -> None:
+    assert stored.newest() is None and stored.drop_damaged() == []
+    keep(stored, 4, 8, 100)
+    assert [key for key in objects() if not key.endswith("/")] == files(8) + files(100)
+    for reader in (stored, open_checkpoints("s3://maps/runs", "toy")):
+        newest = reader.newest()
+        assert newest is not None and newest.name == "step-00000100" and metrics_of(newest) == {"step": 100}
+        assert torch.load(newest / "state.pt")["step"] == 100
+    assert open_checkpoints("s3://maps/runs", "other").newest() is None
+    stored.clear()
+    assert stored.newest() is None and not [key for key in objects() if not key.endswith("/")]
+
+
+@pytest.mark.parametrize("spoil", ["bit", "gone", "no manifest"])
+def test_a_damaged_one_in_a_bucket_gives_way(
+    stored: Checkpoints, bucket: Callable[[str, bytes], None], spoil: str
+) -> None:
+    """Without a manifest, it is one whose writer was killed."""
+    keep(stored, 4, 8)
+    manifest, state = files(8)
+    if spoil == "bit":
+        data = bytearray(objects()[state])
+        data[len(data) // 2] ^= 1
+        bucket(state, bytes(data))
+    else:
+        boto3.client("s3").delete_object(Bucket="maps", Key=state if spoil == "gone" else manifest)
+    again = open_checkpoints("s3://maps/runs", "toy")
+    found = again.newest()
+    assert found is not None and found.name == "step-00000004"
+    assert [line.partition(":")[0] for line in again.drop_damaged()] == ["step-00000008"]
+    keep(again, 8)
+    newest = again.newest()
+    assert newest is not None and newest.name == "step-00000008"
+
+
+def test_a_bucket_that_does_not_take_it_is_told(stored: Checkpoints, bucket: Callable[[str, bytes], None]) -> None:
+    with pytest.raises(
+        UserError, match=r"s3://nowhere/toy: the checkpoint of step 4 cannot be written .*NO_SUCH_BUCKET"
+    ):
+        keep(open_checkpoints("s3://nowhere", "toy"), 4)
+    with pytest.raises(UserError, match="expected a folder, or a URI such as s3://"):
+        open_checkpoints("gopher://maps", "toy")

@@ -34,3 +34,16 @@ def ray_session(worker_path: None) -> Iterator[None]:
 
     with start_ray(ResourcesConfig(logical_cpus=4)):
         yield
+
+
+@pytest.fixture(scope="session")
+def undisturbed(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
+    """The curve of the training of `toys.SHAPE` on two workers that nothing happened to."""
+    from toys import SHAPE, toy_stage
+
+    from idgbr.config.tree import ResourcesConfig
+    from idgbr.distributed.training import run_stage
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = run_stage(toy_stage(folder, "plain", **SHAPE), ResourcesConfig(train_workers=2), str(folder / "runs"))
+    return list(done.history)

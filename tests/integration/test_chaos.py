@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import rasterio
 from test_resume import start
-from toys import toy_stage, trajectory
+from toys import PLANNED, SHAPE, STEPS, toy_stage, trajectory
 
 from idgbr.config.tree import ResourcesConfig
 from idgbr.distributed.checkpoints import Checkpoints
@@ -22,22 +23,19 @@ from idgbr.distributed.training import run_stage
 from idgbr.errors import UserError
 
 pytestmark = pytest.mark.slow
-STEPS, BATCH = 24, 6
-PLANNED = {step: list(range(step * BATCH, (step + 1) * BATCH)) for step in range(STEPS)}
 
 
-def test_workers_killed_three_times(ray_session: None, tmp_path: Path) -> None:
+def test_workers_killed_three_times(ray_session: None, undisturbed: list[dict[str, float]], tmp_path: Path) -> None:
     """Every planned draw counts once, and the curve is the undisturbed one."""
-    chaos, runs, resources = tmp_path / "chaos", str(tmp_path / "runs"), ResourcesConfig(train_workers=2)
+    chaos = tmp_path / "chaos"
     chaos.mkdir()
     for step in random.Random(6).sample(range(1, STEPS), 3):
         (chaos / f"kill-{step}-{step % 2}").touch()
-    shape = {"steps": STEPS, "batch": BATCH, "validate_every": 4}
-    disturbed = run_stage(toy_stage(tmp_path, "killed", chaos=str(chaos), **shape), resources, runs)
+    spec = toy_stage(tmp_path, "killed", chaos=str(chaos), **SHAPE)
+    disturbed = run_stage(spec, ResourcesConfig(train_workers=2), str(tmp_path / "runs"))
     assert not list(chaos.glob("kill-*"))
     assert trajectory(chaos) == PLANNED
-    plain = run_stage(toy_stage(tmp_path, "plain", **shape), resources, runs)
-    for one, other in zip(disturbed.history, plain.history, strict=True):
+    for one, other in zip(disturbed.history, undisturbed, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
 
 
@@ -96,3 +94,50 @@ def test_full_disk_stops_training_clearly(ray_session: None, tmp_path: Path, sma
     assert (
         resumed.history == run_stage(toy_stage(tmp_path, "plain", validate_every=4), resources, str(tmp_path)).history
     )
+
+
+def test_storage_that_may_not_be_written_any_more_stops_training_clearly(
+    ray_session: None, tmp_path: Path, small_disk: Path
+) -> None:
+    """On a file system that became read-only, the last good checkpoint stays, and training goes on from it later."""
+    chaos, resources = tmp_path / "chaos", ResourcesConfig(train_workers=1, max_failures=0)
+    chaos.mkdir()
+    (chaos / "lock-5").write_text(str(small_disk))
+    spec = toy_stage(tmp_path, "locked", chaos=str(chaos), validate_every=4)
+    with pytest.raises(
+        UserError, match=r"checkpoint of step 8 .*Read-only.*last good one is step-00000004.*it resumes"
+    ):
+        run_stage(spec, resources, str(small_disk))
+    with pytest.raises(UserError, match=r"locked: cannot be written \(Read-only"):
+        run_stage(spec, resources, str(small_disk))
+    checkpoints = Checkpoints(small_disk / "locked" / "checkpoints")
+    newest = checkpoints.newest()
+    assert newest is not None and newest.name == "step-00000004"
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    assert [point["step"] for point in run_stage(spec, resources, str(small_disk)).history] == [4, 8, 12]
+    assert "resumes at step 4 of 12" in (small_disk / "locked" / "progress.log").read_text()
+    assert trajectory(chaos) == {step: PLANNED[step] for step in range(12)}
+
+
+def test_checkpoints_in_a_bucket_outlive_worker_and_folder(
+    ray_session: None, undisturbed: list[dict[str, float]], bucket: object, tmp_path: Path
+) -> None:
+    """A killed worker goes on from the bucket; where the runs' folder is lost, the same command has all from there."""
+    chaos = tmp_path / "chaos"
+    chaos.mkdir()
+    (chaos / "kill-10-1").touch()
+    # The workers are older than the server, so the address says what their environment would.
+    server = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
+    uri = f"s3://test:test@maps/runs?scheme=http&region=us-east-1&endpoint_override={server}"
+    resources = ResourcesConfig(train_workers=2, checkpoints=uri)
+    spec = toy_stage(tmp_path, "stored", chaos=str(chaos), **SHAPE)
+    first = run_stage(spec, resources, str(tmp_path / "runs"))
+    assert f"resumes at step 8 of {STEPS}" in (tmp_path / "runs" / "stored" / "progress.log").read_text()
+    assert not list((tmp_path / "runs").rglob("step-*"))
+    assert trajectory(chaos) == PLANNED
+    for one, other in zip(first.history, undisturbed, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    (chaos / "draws").unlink()
+    again = run_stage(spec, resources, str(tmp_path / "elsewhere"))
+    assert again.history == first.history and not (chaos / "draws").exists()
+    assert Path(again.weights).read_bytes() == Path(first.weights).read_bytes()

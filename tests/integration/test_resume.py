@@ -17,19 +17,25 @@ from toys import toy_stage, trajectory
 HERE = Path(__file__).parent
 
 
-def start(script: str, folder: Path, *words: str) -> subprocess.Popen[str]:
-    """A driver as a process of its own, under a token of its own."""
-    token = folder / "token"
+def start(script: str, folder: Path, *words: str, token: Path | None = None) -> subprocess.Popen[str]:
+    """A driver as a process of its own, under a token of its own or the one of the cluster it joins."""
+    command = [sys.executable, str(HERE / script), str(folder), *words]
+    env = environment(token or folder / "token")
+    return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def environment(token: Path) -> dict[str, str]:
+    """What a process needs to start or join a Ray under `token`, which is written if it is not there."""
     if not token.exists():
         token.touch(mode=0o600)
         token.write_text("0123456789abcdef" * 4)
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    # Ray starts workers at nice 15, where beside any other busy process they hardly run.
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-    command = [sys.executable, str(HERE / script), str(folder), *words]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    return env | {"RAY_worker_niceness": "0"}
 
 
-@pytest.mark.parametrize("workers", ["1"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_killed_run_resumes_with_the_same_curve(worker_path: None, tmp_path: Path, workers: str) -> None:
     """The driver is killed in step 8; the same command goes on, also with another number of workers."""
     chaos = tmp_path / "chaos"

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ from idgbr.raster.scene import Scene
 
 CLASSES = 3
 WINDOW = 32
+STEPS, BATCH = 24, 6
+SHAPE = {"steps": STEPS, "batch": BATCH, "validate_every": 4}
+"""A training that is disturbed, to be compared with the one that was not."""
+PLANNED = {step: list(range(step * BATCH, (step + 1) * BATCH)) for step in range(STEPS)}
+"""Its draws, each of which counts once."""
 
 
 def toy_region(folder: Path, name: str, size: int = 128, split: str = "train", seed: int = 0) -> PreparedRegion:
@@ -60,7 +66,8 @@ class ToyTask:
     """Per-pixel classification by two convolutions; as a real task, each sample's noise comes from its own seed.
 
     In a folder `chaos` it notes the draws of each step, and does what a test has laid there for one: `wait-STEP` holds
-    every rank until the file is gone, `kill-STEP-RANK` ends the worker, `fill-STEP` names a file to fill its disk with.
+    every rank until the file is gone, `notice-STEP` until a machine's end is announced, `kill-STEP-RANK` ends the
+    worker, `fill-STEP` names a file to fill its disk with, `lock-STEP` a file system to make read-only.
     """
 
     def __init__(self, chaos: str = "", nodes: str = "") -> None:
@@ -86,15 +93,16 @@ class ToyTask:
         rank, world = context.get_world_rank(), context.get_world_size()
         with (folder / "draws").open("a") as file:
             file.write(json.dumps([self.step, rank, world, draws]) + "\n")
-        wait, kill, fill = (
-            folder / name for name in (f"wait-{self.step}", f"kill-{self.step}-{rank}", f"fill-{self.step}")
-        )
-        if wait.exists():
+        wait, notice, fill, lock = (folder / f"{what}-{self.step}" for what in ("wait", "notice", "fill", "lock"))
+        kill = folder / f"kill-{self.step}-{rank}"
+        if wait.exists() or notice.exists():
             note = folder / f"note-{rank}"
-            note.write_text(json.dumps([ray.get_runtime_context().get_node_id(), os.getpid()]))
+            note.write_text(ray.get_runtime_context().get_node_id())
             note.rename(folder / f"at-{self.step}-{rank}")
-            while wait.exists():
-                time.sleep(0.05)
+        while wait.exists():
+            time.sleep(0.05)
+        while notice.exists() and ray.train.get_preemption_info() is None:
+            time.sleep(0.05)
         if kill.exists():
             kill.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -105,6 +113,9 @@ class ToyTask:
                         pass
             except OSError:
                 fill.unlink()
+        if lock.exists() and rank == 0:
+            subprocess.run(["mount", "-o", "remount,ro", lock.read_text()], check=True)
+            lock.unlink()
 
     def measure(self, batch: dict[str, Tensor]) -> Tensor:
         said, true = self.model(batch["image"]).argmax(1), batch["label"]

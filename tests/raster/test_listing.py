@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 from idgbr.errors import UserError
 from idgbr.raster.grid import Window
@@ -32,22 +30,6 @@ def test_files_folders_and_globs(tmp_path: Path) -> None:
             expand([nothing])
     with pytest.raises(UserError, match="no input"):
         expand([])
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], None]]:
-    """A server of S3 on this machine with the bucket `maps`; puts objects into it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    client = boto3.client("s3", region_name="us-east-1", endpoint_url=f"http://{host}:{port}")
-    client.create_bucket(Bucket="maps")
-    yield lambda key, body: client.put_object(Bucket="maps", Key=key, Body=body) and None
-    server.stop()
 
 
 def test_bucket_is_listed_and_read(make: Make, pixels: np.ndarray, bucket: Callable[[str, bytes], None]) -> None:

@@ -5,7 +5,7 @@ Pure data: nothing here reads a file. Unknown keys are refused by every node.
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from idgbr.config.data import DataConfig
 from idgbr.config.evaluation import EvaluationConfig, GateConfig
@@ -25,7 +25,10 @@ class TrackingConfig(Node):
 
 class ResourcesConfig(Node):
     storage: str = "runs"
-    """Folder or URI for checkpoints, coarse maps, model folders and reports."""
+    """Folder for checkpoints, coarse maps, model folders and reports; on a cluster one that every node reaches."""
+    checkpoints: str = ""
+    """Another place for the checkpoints of training, which outlives that folder: a folder, or a URI of any file system
+    that pyarrow knows, such as s3://BUCKET/PREFIX. Its keys come from the environment of driver and workers."""
     ray_address: str = ""
     """Address of a running cluster; empty joins the one of the job, or starts a local one."""
     logical_cpus: int = Field(4, ge=1)
@@ -43,6 +46,16 @@ class ResourcesConfig(Node):
     preemption_every: int = Field(10, ge=0)
     """Training steps between questions whether a machine is about to be taken away, which makes a checkpoint at once;
     0: never."""
+
+    @field_validator("storage")
+    @classmethod
+    def _is_folder(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError(
+                f"found {value!r}; expected a folder, since rasters are written in place there. Only checkpoints of "
+                "training may lie in a bucket: resources.checkpoints"
+            )
+        return value
 
 
 class Experiment(Node):

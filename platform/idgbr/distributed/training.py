@@ -10,7 +10,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from idgbr.config.tree import ResourcesConfig
-from idgbr.distributed.checkpoints import Checkpoints, metrics_of
+from idgbr.distributed.checkpoints import metrics_of, open_checkpoints
 from idgbr.distributed.progress import following
 from idgbr.distributed.stage import WEIGHTS_FILE, StageResult, StageSpec
 from idgbr.distributed.worker import train_worker
@@ -20,7 +20,7 @@ PROGRESS_FILE = "progress.log"
 """In a run's folder: the lines of progress that rank 0 writes and the driver shows."""
 
 CHECKPOINTS = "checkpoints"
-"""In a run's folder: what it resumes from."""
+"""In a run's folder: what it resumes from, unless `resources.checkpoints` names another place."""
 
 REFUSAL_FILE = "refused.txt"
 """In a run's folder: what was wrong with the input, where a worker found that it is a user's error."""
@@ -36,11 +36,17 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
         fresh: forget an earlier run of the same name.
 
     Raises:
-        UserError: fp16 without a GPU, or no room for a checkpoint.
+        UserError: fp16 without a GPU; a place that cannot be written, or has no room for a checkpoint.
     """
     run = Path(folder).resolve() / spec.name
-    if fresh and run.exists():
-        shutil.rmtree(run)
+    place = (str(run), CHECKPOINTS)
+    if apart := resources.checkpoints:
+        place = (apart if "://" in apart else str(Path(apart).resolve()), spec.name)
+    checkpoints = open_checkpoints(*place)
+    if fresh:
+        checkpoints.clear()
+        if run.exists():
+            shutil.rmtree(run)
     finished = StageResult.read(run)
     if finished is not None:
         print(f"{spec.stage}: finished before, mIoU on select {finished.miou:.4f} ({run})", flush=True)
@@ -53,16 +59,23 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
         )
     workers = min(resources.train_workers, spec.windows.batch)
     fewest = min(resources.min_train_workers or workers, workers)
-    checkpoints = Checkpoints(run / CHECKPOINTS)
     refusal = run / REFUSAL_FILE
-    refusal.unlink(missing_ok=True)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / PROGRESS_FILE).touch()
+        refusal.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{run}: cannot be written ({error.strerror}); resources.storage has to be a folder that this machine and "
+            "the workers may write to"
+        ) from error
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
             "stage": spec,
             "threads": resources.threads_per_worker,
             "progress": str(run / PROGRESS_FILE),
-            "checkpoints": str(checkpoints.folder),
+            "checkpoints": place,
             "preemption_every": resources.preemption_every,
             "refusal": str(refusal),
         },
@@ -82,7 +95,6 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
             failure_config=FailureConfig(max_failures=resources.max_failures),
         ),
     )
-    run.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with following(run / PROGRESS_FILE):
         try:

@@ -21,7 +21,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from torch import Tensor
 
 from idgbr.datasets.augmentation import augment
-from idgbr.distributed.checkpoints import Checkpoints
+from idgbr.distributed.checkpoints import Checkpoints, open_checkpoints
 from idgbr.distributed.optimisation import Optimisation
 from idgbr.distributed.pace import Pace
 from idgbr.distributed.session import quiet_ray_data
@@ -46,12 +46,14 @@ def train_worker(spec: dict[str, Any]) -> None:
     if refusal.exists():
         return  # this input is refused however often it is tried; the driver says why
     try:
-        Worker(spec["stage"], spec["progress"], Checkpoints(spec["checkpoints"]), spec["preemption_every"]).run()
+        checkpoints = open_checkpoints(*spec["checkpoints"])
+        Worker(spec["stage"], spec["progress"], checkpoints, spec["preemption_every"]).run()
     except UserError as error:
         try:
             refusal.write_text(str(error))
-        except OSError:  # the disk is full: it is tried again, and the error itself travels
-            refusal.unlink(missing_ok=True)
+        except OSError:  # the disk is full, or may not be written: it is tried again, and the error itself travels
+            with contextlib.suppress(OSError):
+                refusal.unlink()
         raise
     except Exception:
         # Retries are silent otherwise: a run that fails again and again must say at what.
@@ -233,9 +235,11 @@ class Worker:
             for wrong in self.checkpoints.drop_damaged():
                 self._say(f"left out the damaged checkpoint {wrong}")
         # One of them decides: each for itself, ranks might see a shared folder differently.
-        found = broadcast_from_rank_zero(self.checkpoints.newest() if self.rank == 0 else None)
-        if found is None:
+        newest = self.checkpoints.newest() if self.rank == 0 else None
+        name = broadcast_from_rank_zero(newest.name if newest else None)
+        if name is None:
             return
+        found = self.checkpoints.at(name)
         state = torch.load(found / STATE_FILE, map_location=self.device, weights_only=True)
         if self.rank == 0:
             self.best_weights = torch.load(found / WEIGHTS_FILE, map_location="cpu", weights_only=True)
