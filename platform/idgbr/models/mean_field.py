@@ -1,8 +1,8 @@
-"""The last step of refinement: pixels of one colour, near each other, agree on their class.
+"""Pixels of one colour, near each other, agree on their class: what refinement may begin with, and its last step.
 
 Mean-field inference in a conditional random field with Gaussian edge potentials (Krähenbühl & Koltun, 2011), as plain
 tensor arithmetic: neighbours are sampled on rings around a pixel, denser near it, so that a window costs a few
-milliseconds on any device. The denoiser decides what is where; this pulls its edges the last pixel towards the image's.
+milliseconds on any device. The denoiser decides what is where; this pulls edges the last pixels towards the image's.
 """
 
 from __future__ import annotations
