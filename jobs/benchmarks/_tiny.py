@@ -23,7 +23,7 @@ def tiny_model(folder: Path, window: int) -> Path:
     from idgbr.models.refiner import Refiner
 
     torch.manual_seed(0)
-    # The quickest of the library's decoders, and few latent cells: 0.5 seconds a megapixel, both stages together.
+    # The quickest of the library's decoders, and few latent cells: a large scene should not take hours.
     coarse = CoarseConfig(decoder="PSPNet", encoder="tu-mobilenetv3_small_050", weights="none")
     refiner = RefinerConfig(
         window=64, patch=16, channels=[16], attention_head_dim=8, guidance_width=8, guidance_heads=1,

@@ -42,7 +42,7 @@ class ResourcesConfig(Node):
     threads_per_worker: int = Field(1, ge=1)
     """OMP and torch threads of each worker."""
     max_failures: int = Field(3, ge=-1)
-    """Worker failures a training run survives."""
+    """Worker failures a training run survives; a machine lost before its announced end counts, too."""
     preemption_every: int = Field(10, ge=0)
     """Training steps between questions whether a machine is about to be taken away, which makes a checkpoint at once;
     0: never."""

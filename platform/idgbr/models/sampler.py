@@ -58,12 +58,12 @@ def sample(
     """
     total = squares = torch.zeros(())
     guide: Guide | None = None
-    first = refiner.settle(image, coarse)
+    settled_coarse = refiner.settle(image, coarse)
     for index in range(settings.samples):
         turn = index % 8 if settings.dihedral else 0
         given = dihedral(coarse, turn)
         if turn or guide is None:
-            guide = refiner.prepare(dihedral(image, turn), given, dihedral(first, turn))
+            guide = refiner.prepare(dihedral(image, turn), given, dihedral(settled_coarse, turn))
         noise = dihedral(start_noise(refiner, settings.seed, index, origins, image), turn)
         callback = None if on_step is None else _bind(on_step, index, turn)
         probabilities = denoise(refiner, guide, noise, settings, given, callback)
