@@ -56,7 +56,9 @@ def main(flags: Flags, experiment: Experiment) -> dict[str, object]:
     from idgbr.distributed.session import worker_environment
     from idgbr.models.package import load_spec
     from serve_apps.model_folder import find, pinned
+    from serve_apps.proxy import ENVIRONMENT
 
+    os.environ.update(ENVIRONMENT)
     with tempfile.TemporaryDirectory() as scratch:
         tracking = experiment.tracking.uri
         model = pinned(flags.model, tracking) if flags.model else str(untrained(Path(scratch) / "model", experiment))

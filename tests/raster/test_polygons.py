@@ -94,7 +94,7 @@ def test_a_map_without_georeference_is_in_pixels(make: Make, tmp_path: Path, noi
     frame = gpd.read_file(tmp_path / "out.gpkg")
     assert frame.crs is None
     assert frame.total_bounds.tolist() == [0, 0, 80, 60]
-    assert frame.area_m2.min() >= 5
+    assert frame.area_px.min() >= 5
 
 
 def test_bad_outputs_are_messages(make: Make, tmp_path: Path, noise: np.ndarray) -> None:

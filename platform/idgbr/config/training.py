@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from idgbr.config.data import AugmentationConfig
 from idgbr.config.node import Node, Precision
@@ -31,6 +31,9 @@ class StageTraining(Node):
     """auto: bf16 where the device computes in it, fp32 elsewhere."""
     optimiser: Literal["adamw", "adamw8bit"] = "adamw"
     """adamw8bit: AdamW whose moments take a byte each; needs a GPU and the package bitsandbytes."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How workers share a model: each holds all of it (ddp), or a share of weights, gradients, moments and average, for
+    models that one GPU does not hold (fsdp). Checkpoints of one resume with the other."""
     channels_last: bool = False
     """Convolutions in channels-last memory, faster on GPUs in half precision."""
     compile: bool = False
@@ -41,6 +44,15 @@ class StageTraining(Node):
     """Measurements without a gain before training stops early; 0: never."""
     validate_windows: int = Field(32, ge=1)
     """Windows of the select split a measurement uses at most."""
+
+    @model_validator(mode="after")
+    def _can_be_split(self) -> Self:
+        if self.parallel == "fsdp" and (self.channels_last or self.optimiser == "adamw8bit"):
+            raise ValueError(
+                "parallel: found fsdp with channels_last or adamw8bit; expected neither, since weights that lie so cannot "
+                "be split, and such moments neither. Leave them out, or use parallel: ddp"
+            )
+        return self
 
 
 class AlignmentConfig(Node):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from idgbr.config.training import StageTraining
+from idgbr.distributed.sharding import shard, split_like, split_moments, split_weights, together, whole
 from idgbr.errors import UserError
 from idgbr.models.precision import autocast
 
@@ -69,12 +71,12 @@ class Average:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with torch.no_grad():
             for name, value in self.values.items():
-                value.copy_(state["values"][name])
+                value.copy_(split_like(state["values"][name], value))
         self.updates = state["updates"]
 
 
 class TaskModule(nn.Module):
-    """A task as the module that DistributedDataParallel wraps: its parameters are those of the task's model."""
+    """A task as the module that workers share: its parameters are those of the task's model."""
 
     def __init__(self, task: Any) -> None:
         super().__init__()
@@ -123,13 +125,16 @@ class Optimisation:
             task.model.to(memory_format=torch.channels_last)
         if training.compile:
             task.model.compile()
-        self.parameters = [p for p in task.model.parameters() if p.requires_grad]
         module: nn.Module = TaskModule(task)
-        if self.world > 1:
+        self.sharded = self.world > 1 and training.parallel == "fsdp"
+        if self.sharded:
+            shard(module, self.world, device)
+        elif self.world > 1:
             module = DistributedDataParallel(
                 module, device_ids=[device.index] if device.type == "cuda" else None, forward_sync_buffers=False
             )
         self.module = module
+        self.parameters = [p for p in task.model.parameters() if p.requires_grad]
         self.optimiser = build_optimiser(self.parameters, training, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "fp16")
         self.average = Average(task.model, training.ema)
@@ -169,7 +174,8 @@ class Optimisation:
             return 0.0, rate
         if not math.isfinite(loss_total):
             raise FloatingPointError(f"the loss is {loss_total} at step {step}: lower the rate, or use bf16 or fp32")
-        self._apply(nominal * self.world / weight_total)
+        # What is wrapped gives the mean over the ranks, what is sharded their sum.
+        self._apply(nominal * (1 if self.sharded else self.world) / weight_total)
         return loss_total / weight_total, rate
 
     def _apply(self, factor: float) -> None:
@@ -185,20 +191,35 @@ class Optimisation:
         """The autocast context of the stage's precision."""
         return autocast(self.training.precision, self.device)
 
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        """The model in the stage's precision, whole on every rank; measurements inside need no other rank."""
+        with together(self.module) if self.sharded else contextlib.nullcontext(), self.autocast():
+            yield
+
+    def weights(self) -> dict[str, Any]:
+        """The weights to keep; all ranks ask for them at once."""
+        return cast(dict[str, Any], whole(self.task.weights()))
+
     def _reducing(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         if isinstance(self.module, DistributedDataParallel) and not last:
             return self.module.no_sync()
+        if isinstance(self.module, FSDPModule):
+            self.module.set_requires_gradient_sync(last)
         return contextlib.nullcontext()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the task's own weights."""
-        return {
+        """Everything, the task's own weights included; all ranks ask for it at once."""
+        state = {
+            "task": self.task.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict(),
         }
+        return cast(dict[str, Any], whole(state))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.task.load_state_dict(split_weights(state["task"], self.task.model))
+        self.optimiser.load_state_dict(split_moments(state["optimiser"], self.parameters))
         self.scaler.load_state_dict(state["scaler"])
         self.average.load_state_dict(state["average"])

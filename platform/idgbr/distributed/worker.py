@@ -169,23 +169,13 @@ class Worker:
             for buffer in self.task.model.buffers():
                 dist.broadcast(buffer, 0)
         self.task.model.eval()
-        confusion: Tensor | None = None
-        with self.optimisation.average.applied(self.task.model), self.optimisation.autocast():
-            for columns in fixed_windows(
-                self.spec.select, self.spec.windows.plan.window, self.training.validate_windows, self.rank, self.world
-            ):
-                batch = to_tensors(columns, self.spec.normalisation, self.device)
-                counts = self.task.measure(batch).to(self.device, torch.int64)
-                confusion = counts if confusion is None else confusion + counts
-            if confusion is None:  # more ranks than windows
-                confusion = torch.zeros(self.spec.classes, self.spec.classes, dtype=torch.int64, device=self.device)
-            if self.world > 1:
-                dist.all_reduce(confusion)
-            miou = float(RegionScores.from_confusion(confusion.cpu().numpy()).miou)
-            miou = 0.0 if math.isnan(miou) else miou
+        with self.optimisation.average.applied(self.task.model):
+            with self.optimisation.measuring():
+                miou = self._measured()
             better = miou > self.best["miou"]
-            if better and self.rank == 0:
-                self.best_weights = copy.deepcopy(self.task.weights())
+            if better:
+                weights = self.optimisation.weights()
+                self.best_weights = copy.deepcopy(weights) if self.rank == 0 else None
         stale = 0 if better else self.best["stale"] + 1
         self.best = {"miou": miou, "step": self.step, "stale": 0} if better else {**self.best, "stale": stale}
         since = self.losses[-self.training.validate_every :]
@@ -198,6 +188,19 @@ class Worker:
             f"step {self.step}/{self.training.steps}  loss {loss:.4f}  mIoU on select {miou:.4f}"
             + (" (best)" if better else f" (best {self.best['miou']:.4f} at step {self.best['step']})")
         )
+
+    def _measured(self) -> float:
+        """mIoU over the windows of all ranks; 0 where no pixel of theirs counts."""
+        confusion = torch.zeros(self.spec.classes, self.spec.classes, dtype=torch.int64, device=self.device)
+        for columns in fixed_windows(
+            self.spec.select, self.spec.windows.plan.window, self.training.validate_windows, self.rank, self.world
+        ):
+            batch = to_tensors(columns, self.spec.normalisation, self.device)
+            confusion += self.task.measure(batch).to(confusion)
+        if self.world > 1:
+            dist.all_reduce(confusion)
+        miou = float(RegionScores.from_confusion(confusion.cpu().numpy()).miou)
+        return 0.0 if math.isnan(miou) else miou
 
     def _preempted(self) -> bool:
         """Whether a machine of this run's is newly about to be taken away; asked by all ranks at the same steps."""
@@ -213,6 +216,7 @@ class Worker:
 
     def _save(self) -> None:
         """Keep a checkpoint that holds everything; no rank goes on before it is on disk."""
+        optimisation = self.optimisation.state_dict()  # of all ranks, which may hold a share each
         if self.rank == 0:
             self._log()
             self.losses = self.losses[-max(self.training.validate_every, LOG_EVERY) :]
@@ -222,8 +226,7 @@ class Worker:
                 "best": self.best,
                 "history": self.history,
                 "losses": self.losses,
-                "task": self.task.state_dict(),
-                "optimisation": self.optimisation.state_dict(),
+                "optimisation": optimisation,
             }
             metrics = {"step": self.step, "miou": self.best["miou"], "best_step": self.best["step"], "done": self.done}
             metrics |= {"history": self.history, "rounds": self.rounds}
@@ -245,7 +248,6 @@ class Worker:
             self.best_weights = torch.load(found / WEIGHTS_FILE, map_location="cpu", weights_only=True)
         self.step, self.done, self.best = state["step"], state["done"], state["best"]
         self.history, self.losses = state["history"], state["losses"]
-        self.task.load_state_dict(state["task"])
         self.optimisation.load_state_dict(state["optimisation"])
 
     def _log(self) -> None:

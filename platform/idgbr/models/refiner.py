@@ -101,7 +101,7 @@ class Refiner(ModelMixin, ConfigMixin):
         )
         self.trust: nn.Parameter | None = None
         if s.correction:
-            self.trust = nn.Parameter(torch.ones(()))
+            self.trust = nn.Parameter(torch.ones(1))
             nn.init.zeros_(self.denoiser.conv_out.weight)
             nn.init.zeros_(self.denoiser.conv_out.bias)
         self.register_buffer("prompt", torch.zeros(1, *prompt_shape) if prompt_shape else None)

@@ -80,7 +80,8 @@ def class_polygons(
     """The polygons of a class map in memory, (H, W) uint8 with 255 as nodata; see `polygonise`.
 
     Returns:
-        class_id, class, colour, area_m2 and geometry, in the grid's CRS.
+        class_id, class, colour, area_m2 (area_px where the grid has no ground sample distance) and geometry, in the
+        grid's CRS.
     """
     pixel_area = (grid.gsd or 1.0) ** 2
     least = min_area_m2 / pixel_area
@@ -139,7 +140,7 @@ def _frame(
         "class_id": values,
         "class": [names.get(v, (str(v), ""))[0] for v in values],
         "colour": [names.get(v, ("", ""))[1] for v in values],
-        "area_m2": np.round(areas, 3),
+        "area_m2" if grid.gsd else "area_px": np.round(areas, 3),
     }
     return gpd.GeoDataFrame(columns, geometry=placed, crs=grid.crs)
 

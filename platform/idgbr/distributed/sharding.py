@@ -1,0 +1,97 @@
+"""A model split among the workers that train it (FSDP): each holds a share of weights, gradients, moments and average.
+
+The blocks that hold nearly all parameters at the paper's scale are put together while they compute, one at a time; what
+is left of the model stays together from the first to the last of a step. Checkpoints hold whole tensors, so that any
+number of workers resumes them, sharded or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+BLOCKS = (ResnetBlock2D, Transformer2DModel)
+
+
+def shard(module: nn.Module, world: int, device: torch.device) -> None:
+    """Split a module's parameters among all workers, in place; gradients become the sum over the workers.
+
+    Args:
+        module: What is called in training, equal on every worker.
+        world: Workers.
+        device: This worker's.
+    """
+    mesh = init_device_mesh(device.type, (world,))
+    for block in [child for child in module.modules() if isinstance(child, BLOCKS)]:
+        fully_shard(block, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+    for part in _parts(module):
+        # gloo adds, but does not average; one rule for both.
+        part.set_force_sum_reduction_for_comms(True)
+        part.set_gradient_divide_factor(1.0)
+
+
+@contextlib.contextmanager
+def together(module: nn.Module) -> Iterator[None]:
+    """Every worker has the whole model inside the body, and may use it without the others."""
+    parts = list(_parts(module))
+    for part in parts:
+        part.unshard()
+        part.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(part is not module, recurse=False)
+            part.reshard()
+
+
+def whole(state: Any) -> Any:
+    """A state with every split tensor put together, on the CPU; all workers ask for it at once. The rest is as it was."""
+    if isinstance(state, DTensor):
+        return state.full_tensor().cpu()
+    if isinstance(state, Mapping):
+        return {key: whole(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(whole(value) for value in state)
+    return state
+
+
+def split_like(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, which every worker has, split as another one is; as it is where that one is whole, too."""
+    if not isinstance(like, DTensor):
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def split_weights(state: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """A model's whole state, split as the model is."""
+    own = model.state_dict()
+    return {name: split_like(value, own[name]) if name in own else value for name, value in state.items()}
+
+
+def split_moments(state: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> dict[str, Any]:
+    """An optimiser's whole state, its moments split as the parameters they belong to."""
+    moments = {
+        index: {
+            name: split_like(value, parameters[index])
+            if isinstance(value, Tensor) and value.shape == parameters[index].shape
+            else value
+            for name, value in values.items()
+        }
+        for index, values in state["state"].items()
+    }
+    return {**state, "state": moments}
+
+
+def _parts(module: nn.Module) -> Iterator[FSDPModule]:
+    return (child for child in module.modules() if isinstance(child, FSDPModule))
