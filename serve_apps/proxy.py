@@ -14,13 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve_apps.answers import problem_response
 from serve_apps.messages import Problem
 
-ENVIRONMENT = {
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_apps.proxy:middlewares",
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-}
-"""What Ray's nodes have in their environment: their proxies load this, and as nothing here blocks an event loop, a replica
-has a single one, without changes of thread on the way of a request."""
+ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_apps.proxy:middlewares"}
+"""What Ray's nodes have in their environment, so that their proxies load this."""
 _TOLD = {
     404: Problem(404, "Nothing there", "the service is not running, or has no such path; see /openapi.json"),
     408: Problem(504, "Took too long", "no answer within the proxy's time limit; send a smaller image"),

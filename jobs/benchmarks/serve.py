@@ -5,7 +5,8 @@ python jobs/benchmark.py serve --config configs/vaihingen.yaml --model models:/i
 
 Both take a PNG and give a PNG. Direct is one process of one thread; the service has one replica of each deployment,
 each model of one thread too, and is asked over HTTP. One request at a time, service and direct take turns, so that what
-else the machine does hits both; the platform's own share is the difference of their medians.
+else the machine does hits both; the platform's own share is the difference of their medians. Deployments with nothing
+in them, chained alike, take their turn as well: what Ray Serve itself takes of that share on this machine.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from idgbr.cli import ExperimentFlags
 from idgbr.config.tree import Experiment, ResourcesConfig
 from idgbr.errors import IdgbrError, UserError
 
+HOPS = "/hops"
+"""Where the deployments with nothing in them answer."""
+
 
 class Flags(ExperimentFlags):
     """Flags of the benchmark."""
@@ -48,37 +52,39 @@ class Flags(ExperimentFlags):
 def main(flags: Flags, experiment: Experiment) -> dict[str, object]:
     """Serves, asks, compares."""
     # The deployments are no part of the package: here and on the workers they are found beside jobs/.
-    root = str(Path(__file__).resolve().parents[2])
-    sys.path.insert(0, root)
-    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
+    root = Path(__file__).resolve().parents[2]
+    sys.path.insert(0, str(root))
+    places = (str(root), str(root / "jobs"), os.environ.get("PYTHONPATH", ""))
+    os.environ["PYTHONPATH"] = os.pathsep.join(place for place in places if place)
 
     from benchmarks._directly import predictor_alone, untrained
     from idgbr.distributed.session import worker_environment
     from idgbr.models.package import load_spec
     from serve_apps.model_folder import find, pinned
-    from serve_apps.proxy import ENVIRONMENT
 
-    os.environ.update(ENVIRONMENT)
     with tempfile.TemporaryDirectory() as scratch:
         tracking = experiment.tracking.uri
         model = pinned(flags.model, tracking) if flags.model else str(untrained(Path(scratch) / "model", experiment))
         folder, batches = find(model, tracking).folder, (4, 16)
-        body = _png(flags.size, len(load_spec(folder).bands))
+        spec = load_spec(folder)
+        body = _png(flags.size, len(spec.bands))
         with (
-            _service(model, tracking, batches) as post,
+            _service(model, tracking, batches, _shapes(spec, flags.size)) as post,
             predictor_alone(folder, batches, worker_environment(1)) as direct,
         ):
             return _compared(flags, post, lambda count: direct([body] * count), body)
 
 
 def _compared(
-    flags: Flags, post: Callable[[bytes], Any], direct: Callable[[int], tuple[float, list[bytes]]], body: bytes
+    flags: Flags, post: Callable[..., Any], direct: Callable[[int], tuple[float, list[bytes]]], body: bytes
 ) -> dict[str, object]:
     same = _same(post(body).content, direct(1)[1][0])
     if same < 0.999:
         raise IdgbrError(f"service and predictor disagree: {same:.2%} of the pixels are equal; nothing to compare")
-    alone, calls, stages = [], [], []
+    alone, calls, stages, empty = [], [], [], []
+    post(body, HOPS)  # the first one makes connections
     for _ in range(flags.requests):
+        empty.append(_timed(lambda: post(body, HOPS))[0])
         alone.append(direct(1)[0])
         took, answer = _timed(lambda: post(body))
         calls.append(took)
@@ -94,13 +100,15 @@ def _compared(
                 rate, taken = _many(post, body, many, flags.requests)
                 if many not in found or rate > found[many][0]:
                     found[many] = rate, taken
-    share = float(np.median(calls) - np.median(alone))
+    share, hops = float(np.median(calls) - np.median(alone)), float(np.median(empty))
     where = {name: float(np.median([s[name] for s in stages])) for name in stages[0]}
-    _tables(flags, found, alone, batched, where, share)
+    shares = {"platform's own share": share, "of it Ray Serve, with nothing in it": hops}
+    _tables(flags, found, alone, batched, where, shares)
     return {
         "pixels_equal": same,
         "direct_p50_ms": round(float(np.median(alone)), 1),
         "share_ms": round(share, 1),
+        "serve_alone_ms": round(hops, 1),
         "direct_batched_per_s": round(batched, 3),
         "per_s": {str(many): round(rate, 3) for many, (rate, _) in found.items()},
         "percentiles_ms": {
@@ -112,12 +120,15 @@ def _compared(
 
 
 @contextmanager
-def _service(model: str, tracking: str, batches: tuple[int, int]) -> Iterator[Callable[[bytes], Any]]:
-    """The service in a Ray of its own; a function that sends it an image and returns its answer."""
+def _service(
+    model: str, tracking: str, batches: tuple[int, int], shapes: tuple[tuple[int, ...], ...]
+) -> Iterator[Callable[..., Any]]:
+    """The service and its empty likeness in a Ray of their own; a function that sends an image to one."""
     import requests
     from ray import serve
     from ray.serve.config import HTTPOptions
 
+    from benchmarks._hops import empty_service
     from idgbr.distributed.session import start_ray
     from serve_apps.refinement import build
     from serve_apps.settings import Args
@@ -135,15 +146,29 @@ def _service(model: str, tracking: str, batches: tuple[int, int]) -> Iterator[Ca
         session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=64))
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
         serve.run(build(args), name="refinement", route_prefix="/")
+        serve.run(empty_service(*shapes), name="empty", route_prefix=HOPS)
 
-        def post(body: bytes) -> requests.Response:
-            url = f"http://127.0.0.1:{port}/v1/refine"
+        def post(body: bytes, route: str = "/v1/refine") -> requests.Response:
+            url = f"http://127.0.0.1:{port}{route}"
             answer = session.post(url, body, headers={"accept": "image/png"}, timeout=600)
             answer.raise_for_status()
             return answer
 
         yield post
         serve.shutdown()
+
+
+def _shapes(spec: Any, size: int) -> tuple[tuple[int, ...], ...]:
+    """Of the image, and of what stage 1 and stage 2 give for all of its windows."""
+    from idgbr.raster.windows import plan_windows
+
+    classes, cuts = len(spec.classes), (spec.inference.coarse, spec.inference.refiner)
+    counts = (len(plan_windows(size, size, cut.window, cut.overlap)) for cut in cuts)
+    first, second = (
+        (count, channels, cut.window, cut.window)
+        for count, cut, channels in zip(counts, cuts, (classes, classes + 1), strict=True)
+    )
+    return (len(spec.bands), size, size), first, second
 
 
 def _png(size: int, bands: int) -> bytes:
@@ -197,7 +222,7 @@ def _tables(
     alone: list[float],
     batched: float,
     where: dict[str, float],
-    share: float,
+    shares: dict[str, float],
 ) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -219,7 +244,8 @@ def _tables(
         parts.add_column(heading, justify="right")
     for name, value in where.items():
         parts.add_row(name, f"{value:.1f}")
-    parts.add_row("platform's own share", f"{share:.1f}")
+    for name, value in shares.items():
+        parts.add_row(name, f"{value:.1f}")
     console.print(parts)
 
 

@@ -67,7 +67,9 @@ def one_of_two(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=120)
     )
     split = optimisation()
-    weights = [p for block in split.task.model.denoiser.modules() if isinstance(block, BLOCKS) for p in block.parameters()]
+    weights = [
+        p for block in split.task.model.denoiser.modules() if isinstance(block, BLOCKS) for p in block.parameters()
+    ]
     assert weights and all(isinstance(p, DTensor) for p in weights)
     assert sum(p.to_local().numel() for p in weights) <= 0.6 * sum(p.numel() for p in weights)  # type: ignore[attr-defined]
     losses = train(split, range(4), rank, 2)

@@ -49,8 +49,8 @@ class StageTraining(Node):
     def _can_be_split(self) -> Self:
         if self.parallel == "fsdp" and (self.channels_last or self.optimiser == "adamw8bit"):
             raise ValueError(
-                "parallel: found fsdp with channels_last or adamw8bit; expected neither, since weights that lie so cannot "
-                "be split, and such moments neither. Leave them out, or use parallel: ddp"
+                "parallel: found fsdp with channels_last or adamw8bit; expected neither, since weights that lie so "
+                "cannot be split, and such moments neither. Leave them out, or use parallel: ddp"
             )
         return self
 

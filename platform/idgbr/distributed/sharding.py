@@ -43,7 +43,7 @@ def shard(module: nn.Module, world: int, device: torch.device) -> None:
 @contextlib.contextmanager
 def together(module: nn.Module) -> Iterator[None]:
     """Every worker has the whole model inside the body, and may use it without the others."""
-    parts = list(_parts(module))
+    parts = list(_parts(module))  # the outermost first
     for part in parts:
         part.unshard()
         part.set_reshard_after_forward(False, recurse=False)
@@ -51,12 +51,12 @@ def together(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         for part in parts:
-            part.set_reshard_after_forward(part is not module, recurse=False)
+            part.set_reshard_after_forward(part is not parts[0], recurse=False)
             part.reshard()
 
 
 def whole(state: Any) -> Any:
-    """A state with every split tensor put together, on the CPU; all workers ask for it at once. The rest is as it was."""
+    """A state with every split tensor put together, on the CPU, the rest as it was; all workers ask for it at once."""
     if isinstance(state, DTensor):
         return state.full_tensor().cpu()
     if isinstance(state, Mapping):
