@@ -49,6 +49,14 @@ def test_offsets_move_windows_by_whole_anchors() -> None:
     assert [w.row % 32 for w in plan_windows(50, 50, 96, 32, (40, 53))] == [0]
 
 
+@pytest.mark.parametrize(("height", "width"), SHAPES)
+def test_rows_in_a_file_blend_as_those_in_memory(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = np.random.default_rng(0).random((2, height + 128, width + 128), np.float32)
+    in_memory = _blend(height, width, (5, 7), truth)
+    monkeypatch.setattr("idgbr.raster.blending._MEMORY_BYTES", 0)
+    np.testing.assert_array_equal(_blend(height, width, (5, 7), truth), in_memory)
+
+
 @pytest.mark.parametrize("offset", OFFSETS)
 @pytest.mark.parametrize(("height", "width"), SHAPES)
 def test_constant_and_ramp_come_back(height: int, width: int, offset: tuple[int, int]) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from idgbr.errors import UserError
 from idgbr.raster.grid import Window
@@ -14,14 +16,16 @@ from idgbr.raster.windows import taper
 
 _STRIP_BYTES = 2 * 2**20
 """Most bytes of a strip that is handed out; wide scenes get lower strips."""
+_MEMORY_BYTES = 8 * 2**20
+"""Most bytes of rows in flight that stay in memory: of images, not of scenes."""
 
 
 class StripBlender:
     """Weighted mean of overlapping windows, handed out from top to bottom as soon as no later window reaches it.
 
-    The weighted sums of the rows in flight lie in an unnamed temporary file, rows of a ring, so that neither the
-    width nor the height of the scene decides how much memory is used; a window costs one read and one write of each
-    of its rows.
+    The weighted sums of the rows in flight are rows of a ring. Those of a scene lie in an unnamed temporary file, so
+    that neither its width nor its height decides how much memory is used; a window costs one read and one write of
+    each of its rows. Those of an image of a few hundred pixels stay in memory.
     """
 
     def __init__(
@@ -44,9 +48,10 @@ class StripBlender:
         self._next = 0
         self._done = first
         self._wanted = Window(first, 0, height - first, width)
-        self._file = tempfile.TemporaryFile(prefix="idgbr-blend-")  # noqa: SIM115, closed by finish or with the object
-        self._pixel = (channels + 1) * 4
-        self._file.truncate(size * width * self._pixel)
+        self._row_bytes = width * (channels + 1) * 4
+        # Closed by finish, or with the object.
+        small = size * self._row_bytes <= _MEMORY_BYTES
+        self._rows: _Rows = (_MemoryRows if small else _FileRows)(size, width, channels + 1)
 
     def add(self, window: Window, values: np.ndarray, trust: float = 1.0) -> Iterator[tuple[int, np.ndarray]]:
         """Adds the values of the plan's next window.
@@ -71,43 +76,93 @@ class StripBlender:
         weight = self._weight[part] * np.float32(trust)
         weighted = np.concatenate([values[:, *part].transpose(1, 2, 0) * weight, weight], axis=2, dtype=np.float32)
         for i in range(inside.height):
-            start = self._offset(inside.row + i, inside.col)
-            sums = np.frombuffer(self._read(start, inside.width), dtype=np.float32).reshape(inside.width, -1)
-            self._write(start, (sums + weighted[i]).tobytes())
+            self._rows.add((inside.row + i) % self.size, inside.col, weighted[i])
 
     def finish(self) -> Iterator[tuple[int, np.ndarray]]:
         """Hands out what is left, once the last window was added."""
         if self._next != len(self._windows):
             raise ValueError(f"{len(self._windows) - self._next} windows of the plan were not added")
         yield from self._emit(self.height)
-        self._file.close()
+        self._rows.close()
 
     def _emit(self, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-        most = max(1, _STRIP_BYTES // (self.width * self._pixel))
+        most = max(1, _STRIP_BYTES // self._row_bytes)
         while self._done < stop:
             rows = min(most, stop - self._done)
-            sums = np.empty((rows, self.width, self.channels + 1), dtype=np.float32)
-            for i in range(rows):
-                start = self._offset(self._done + i, 0)
-                sums[i] = np.frombuffer(self._read(start, self.width), dtype=np.float32).reshape(self.width, -1)
-                self._write(start, bytes(self.width * self._pixel))
+            sums = np.stack([self._rows.take((self._done + i) % self.size) for i in range(rows)])
             weight = sums[..., -1:]
             if not (weight > 0).all():
                 raise ValueError(f"the plan leaves pixels of rows {self._done} to {self._done + rows} uncovered")
             row, self._done = self._done, self._done + rows
             yield row, (sums[..., :-1] / weight).transpose(2, 0, 1)
 
-    def _offset(self, row: int, col: int) -> int:
-        return ((row % self.size) * self.width + col) * self._pixel
 
-    def _read(self, start: int, pixels: int) -> bytes:
-        return os.pread(self._file.fileno(), pixels * self._pixel, start)
+class _Rows(Protocol):
+    """Rows of sums, all zero at first."""
+
+    def __init__(self, rows: int, width: int, channels: int) -> None: ...
+
+    def add(self, row: int, col: int, values: NDArray[np.float32]) -> None:
+        """Adds (W, C) to a part of a row."""
+
+    def take(self, row: int) -> NDArray[np.float32]:
+        """A row (width, C), which is zero from now on."""
+
+    def close(self) -> None:
+        """Lets go of the rows."""
+
+
+class _MemoryRows:
+    def __init__(self, rows: int, width: int, channels: int) -> None:
+        self._sums = np.zeros((rows, width, channels), np.float32)
+
+    def add(self, row: int, col: int, values: NDArray[np.float32]) -> None:
+        self._sums[row, col : col + len(values)] += values
+
+    def take(self, row: int) -> NDArray[np.float32]:
+        taken: NDArray[np.float32] = self._sums[row].copy()
+        self._sums[row] = 0
+        return taken
+
+    def close(self) -> None:
+        del self._sums
+
+
+class _FileRows:
+    def __init__(self, rows: int, width: int, channels: int) -> None:
+        self._shape = rows, width, channels
+        self._file = tempfile.TemporaryFile(prefix="idgbr-blend-")  # noqa: SIM115, closed by close or with the object
+        self._file.truncate(rows * width * channels * 4)
+
+    def add(self, row: int, col: int, values: NDArray[np.float32]) -> None:
+        start = self._start(row, col)
+        self._write(start, (self._read(start, len(values)) + values).tobytes())
+
+    def take(self, row: int) -> NDArray[np.float32]:
+        _, width, channels = self._shape
+        start = self._start(row, 0)
+        taken = self._read(start, width)
+        self._write(start, bytes(width * channels * 4))
+        return taken
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _start(self, row: int, col: int) -> int:
+        _, width, channels = self._shape
+        return (row * width + col) * channels * 4
+
+    def _read(self, start: int, pixels: int) -> NDArray[np.float32]:
+        channels = self._shape[2]
+        data = os.pread(self._file.fileno(), pixels * channels * 4, start)
+        return np.frombuffer(data, dtype=np.float32).reshape(pixels, channels)
 
     def _write(self, start: int, data: bytes) -> None:
         try:
             os.pwrite(self._file.fileno(), data, start)
         except OSError as error:
+            rows, width, channels = self._shape
             raise UserError(
-                f"{tempfile.gettempdir()}: cannot hold the {self.size * self.width * self._pixel / 2**20:.0f} MB of "
+                f"{tempfile.gettempdir()}: cannot hold the {rows * width * channels * 4 / 2**20:.0f} MB of "
                 f"rows being blended ({error.strerror}). Free some space, or set TMPDIR to another disk."
             ) from error
