@@ -25,8 +25,8 @@ from idgbr.registry.versions import register
 from serve_apps.model_folder import pinned
 
 ROOT = Path(__file__).parents[2]
-TIMES = int(os.environ.get("IDGBR_TEST_RACES", "3"))
-"""Races of two promotions; each takes half a minute on two quiet cores."""
+TIMES = int(os.environ.get("IDGBR_TEST_RACES", "2"))
+"""Races of two promotions, better and worse challengers in turn; each takes a minute on two quiet cores."""
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
@@ -230,7 +230,7 @@ def race(path: Path, folder: Path) -> list[dict[str, Any]]:
     ]
     out = []
     for process in both:
-        printed, errors = process.communicate(timeout=300)
+        printed, errors = process.communicate(timeout=600)
         assert printed, errors
         out.append(json.loads(printed.splitlines()[-1]) | {"text": printed + errors})
     return out

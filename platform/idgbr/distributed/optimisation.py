@@ -10,11 +10,9 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from idgbr.config.training import StageTraining
-from idgbr.distributed.sharding import shard, split_like, split_moments, split_weights, together, whole
 from idgbr.errors import UserError
 from idgbr.models.precision import autocast
 
@@ -71,7 +69,7 @@ class Average:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with torch.no_grad():
             for name, value in self.values.items():
-                value.copy_(split_like(state["values"][name], value))
+                value.copy_(state["values"][name])
         self.updates = state["updates"]
 
 
@@ -128,7 +126,9 @@ class Optimisation:
         module: nn.Module = TaskModule(task)
         self.sharded = self.world > 1 and training.parallel == "fsdp"
         if self.sharded:
-            shard(module, self.world, device)
+            from idgbr.distributed import sharding  # seconds to import, with what it splits: here and below
+
+            sharding.shard(module, self.world, device)
         elif self.world > 1:
             module = DistributedDataParallel(
                 module, device_ids=[device.index] if device.type == "cuda" else None, forward_sync_buffers=False
@@ -194,32 +194,57 @@ class Optimisation:
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:
         """The model in the stage's precision, whole on every rank; measurements inside need no other rank."""
-        with together(self.module) if self.sharded else contextlib.nullcontext(), self.autocast():
+        with contextlib.ExitStack() as stack:
+            if self.sharded:
+                from idgbr.distributed import sharding
+
+                stack.enter_context(sharding.together(self.module))
+            stack.enter_context(self.autocast())
             yield
 
     def weights(self) -> dict[str, Any]:
         """The weights to keep; all ranks ask for them at once."""
-        return cast(dict[str, Any], whole(self.task.weights()))
+        return self._whole(self.task.weights())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, the task's own weights included; all ranks ask for it at once."""
+        return self._whole(
+            {
+                "task": self.task.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "average": self.average.state_dict(),
+            }
+        )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.sharded:
+            from idgbr.distributed import sharding
+
+            state = {
+                "task": sharding.split_weights(state["task"], self.task.model.state_dict()),
+                "optimiser": sharding.split_moments(state["optimiser"], self.parameters),
+                "scaler": state["scaler"],
+                "average": {
+                    **state["average"],
+                    "values": sharding.split_weights(state["average"]["values"], self.average.values),
+                },
+            }
+        self.task.load_state_dict(state["task"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.average.load_state_dict(state["average"])
+
+    def _whole(self, state: dict[str, Any]) -> dict[str, Any]:
+        if not self.sharded:
+            return state
+        from idgbr.distributed import sharding
+
+        return cast(dict[str, Any], sharding.whole(state))
 
     def _reducing(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         if isinstance(self.module, DistributedDataParallel) and not last:
             return self.module.no_sync()
-        if isinstance(self.module, FSDPModule):
-            self.module.set_requires_gradient_sync(last)
+        if self.sharded:
+            cast(Any, self.module).set_requires_gradient_sync(last)
         return contextlib.nullcontext()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything, the task's own weights included; all ranks ask for it at once."""
-        state = {
-            "task": self.task.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "average": self.average.state_dict(),
-        }
-        return cast(dict[str, Any], whole(state))
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.task.load_state_dict(split_weights(state["task"], self.task.model))
-        self.optimiser.load_state_dict(split_moments(state["optimiser"], self.parameters))
-        self.scaler.load_state_dict(state["scaler"])
-        self.average.load_state_dict(state["average"])

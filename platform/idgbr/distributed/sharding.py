@@ -66,24 +66,16 @@ def whole(state: Any) -> Any:
     return state
 
 
-def split_like(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, which every worker has, split as another one is; as it is where that one is whole, too."""
-    if not isinstance(like, DTensor):
-        return value
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
-
-
-def split_weights(state: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-    """A model's whole state, split as the model is."""
-    own = model.state_dict()
-    return {name: split_like(value, own[name]) if name in own else value for name, value in state.items()}
+def split_weights(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Whole tensors, which every worker has, each split as the one of its name is."""
+    return {name: _split(value, like[name]) if name in like else value for name, value in state.items()}
 
 
 def split_moments(state: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> dict[str, Any]:
     """An optimiser's whole state, its moments split as the parameters they belong to."""
     moments = {
         index: {
-            name: split_like(value, parameters[index])
+            name: _split(value, parameters[index])
             if isinstance(value, Tensor) and value.shape == parameters[index].shape
             else value
             for name, value in values.items()
@@ -91,6 +83,12 @@ def split_moments(state: Mapping[str, Any], parameters: Sequence[nn.Parameter]) 
         for index, values in state["state"].items()
     }
     return {**state, "state": moments}
+
+
+def _split(value: Tensor, like: Tensor) -> Tensor:
+    if not isinstance(like, DTensor):
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def _parts(module: nn.Module) -> Iterator[FSDPModule]:
