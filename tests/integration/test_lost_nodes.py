@@ -102,7 +102,8 @@ def test_node_lost_in_training(
     (tmp_path / "wait-9").unlink()
     check(driver, tmp_path, undisturbed)
     worlds = [json.loads(line)[2] for line in (tmp_path / "draws").read_text().splitlines()]
-    assert max(worlds) == workers and worlds[-1] == (fewest or workers)
+    # Elastic training may begin before the last machine has joined.
+    assert (max(worlds) if fewest else worlds[0], worlds[-1]) == (workers, fewest or workers)
 
 
 def test_preemption_leads_to_a_checkpoint(
