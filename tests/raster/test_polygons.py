@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,25 +69,61 @@ def test_specks_of_nodata_leave_no_holes(make: Make, tmp_path: Path) -> None:
     assert len(shape.interiors) == 1
 
 
-@pytest.mark.parametrize("simplify", [0.0, 1.5, 4.0])
-def test_slivers_join_neighbours_and_edges_stay_shared(
-    make: Make, tmp_path: Path, noise: np.ndarray, simplify: float
-) -> None:
-    polygonise(make("map.tif", noise, nodata=255), tmp_path / "out.gpkg", CLASSES, 2.5, simplify)
+def test_slivers_join_neighbours_and_edges_stay_shared(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
+    polygonise(make("map.tif", noise, nodata=255), tmp_path / "out.gpkg", CLASSES, 2.5)
     frame = gpd.read_file(tmp_path / "out.gpkg")
     _check_coverage(frame)
-    if simplify == 0:
-        assert frame.area_m2.min() >= 2.5
-        assert frame.area_m2.sum() == pytest.approx(((noise != 255).sum() - 1) * 0.25)  # one pixel amid nodata went
+    assert frame.area_m2.min() >= 2.5
+    assert frame.area_m2.sum() == pytest.approx(((noise != 255).sum() - 1) * 0.25)  # one pixel amid nodata went
 
 
-def test_dropped_background_leaves_the_rest(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
-    polygonise(make("map.tif", noise, nodata=255), tmp_path / "out.gpkg", CLASSES, 0, drop={0})
+def test_a_small_area_joins_its_largest_neighbour(make: Make, tmp_path: Path) -> None:
+    ids = np.zeros((1, 40, 40), np.uint8)
+    ids[0, :, 30:] = 1
+    ids[0, 10:12, 28:30] = 2  # ground on three sides, roof on one
+    polygonise(make("map.tif", ids), tmp_path / "out.gpkg", CLASSES, 2)
     frame = gpd.read_file(tmp_path / "out.gpkg")
-    assert set(frame.class_id) == {1, 2}
-    empty = make("empty.tif", np.zeros((1, 9, 9), np.uint8))
-    assert polygonise(empty, tmp_path / "empty.geojson", CLASSES, 0, drop={0}) == 0
-    assert len(gpd.read_file(tmp_path / "empty.geojson")) == 0
+    assert dict(zip(frame["class"], frame.area_m2, strict=True)) == {"ground": 300, "roof": 100}
+
+
+def test_two_areas_become_one_where_what_parted_them_joins_them(make: Make, tmp_path: Path) -> None:
+    ids = np.ones((1, 40, 40), np.uint8)
+    ids[0, :, 20] = 2
+    polygonise(make("map.tif", ids), tmp_path / "out.gpkg", CLASSES, 12)
+    assert gpd.read_file(tmp_path / "out.gpkg").area_m2.tolist() == [400]
+
+
+@pytest.mark.parametrize("least", [0, 0.75, 2.5])
+@pytest.mark.parametrize("tile", [7, 32])
+def test_polygons_do_not_depend_on_tiles(
+    make: Make, tmp_path: Path, noise: np.ndarray, tile: int, least: float
+) -> None:
+    path = make("map.tif", noise, nodata=255)
+    made = []
+    for side in (1024, tile):
+        polygonise(path, tmp_path / "out.gpkg", CLASSES, least, side)
+        frame = gpd.read_file(tmp_path / "out.gpkg")
+        _check_coverage(frame)
+        made.append(sorted(zip(frame.class_id, shapely.to_wkb(frame.normalize()), strict=True)))
+    assert made[0] == made[1]
+
+
+def test_memory_does_not_grow_with_the_map(tmp_path: Path) -> None:
+    peaks = {}
+    for rows in (2048, 8192):
+        path, profile = str(tmp_path / f"{rows}.tif"), {"driver": "GTiff", "count": 1, "dtype": "uint8"}
+        with rasterio.open(path, "w", width=4096, height=rows, tiled=True, compress="deflate", **profile) as written:
+            for _, window in written.block_windows(1):
+                side = np.indices((window.height, window.width)) // 32
+                written.write(side.sum(0).astype(np.uint8) % 2, 1, window=window)
+        code = (
+            "import resource, sys; from idgbr.raster.polygons import polygonise; "
+            f"polygonise({path!r}, {path[:-3] + 'gpkg'!r}, [(0, 'a', ''), (1, 'b', '')], 4); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        peaks[rows] = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+    assert len(gpd.read_file(tmp_path / "8192.gpkg")) == (8192 // 32) * (4096 // 32)
+    assert peaks[8192] < 1.1 * peaks[2048]
 
 
 def test_a_map_without_georeference_is_in_pixels(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
@@ -106,9 +144,18 @@ def test_bad_outputs_are_messages(make: Make, tmp_path: Path, noise: np.ndarray)
         polygonise(path, tmp_path / "file" / "out.gpkg", CLASSES, 0)
 
 
+def test_a_map_that_cannot_be_read_is_named(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
+    path = Path(make("map.tif", noise))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"map\.tif"):
+        polygonise(str(path), tmp_path / "out.gpkg", CLASSES, 0)
+    assert [found.name for found in tmp_path.iterdir()] == ["map.tif"]
+
+
 def test_kampalas_mask_becomes_its_polygons(data_dir: Path, tmp_path: Path) -> None:
     mask = str(data_dir / "kampala" / "kampala_blockA_mask.tif")
-    polygonise(mask, tmp_path / "out.geojson", CLASSES, 1.0, 1.0)
+    polygonise(mask, tmp_path / "out.geojson", CLASSES, 1.0)
     frame = gpd.read_file(tmp_path / "out.geojson")
     _check_coverage(frame)
     truth = gpd.read_file(data_dir / "kampala" / "kampala_blockA_labels.geojson").to_crs(3857).make_valid()
