@@ -19,7 +19,7 @@ class Process:
     Attributes:
         role: What it is to the job.
         titles: What it called itself, in order, without arguments.
-        peak: Most bytes of PSS: private memory, and of shared memory its share; not looked at of Ray's own.
+        peak: Most bytes of PSS: private memory, and of shared memory its share.
         seconds: Processor seconds of all its threads while it was watched.
     """
 
@@ -68,6 +68,10 @@ class Watch:
         """The processes of a role."""
         return [process for process in self.found.values() if process.role == role]
 
+    def called(self, name: str) -> list[Process]:
+        """The processes whose program has a name."""
+        return [process for process in self.found.values() if name in map(os.path.basename, process.titles)]
+
     def _watch(self) -> None:
         while True:
             last = self._over.wait(self._every)
@@ -86,7 +90,7 @@ class Watch:
                 title = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode().strip()
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 role = self._role(pid, title)
-                pss = _pss(pid) if self._memory and role != "Ray" else 0
+                pss = _pss(pid) if self._memory else 0
             except (OSError, ValueError):  # it has just ended
                 continue
             seen = self.found.setdefault(pid, Process(role, []))
@@ -95,7 +99,7 @@ class Watch:
                 seen.titles.append(title)
             seen.peak = max(seen.peak, pss)
             seen.seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") - seen.before
-            together += pss
+            together += pss if role != "Ray" else 0
         self.peak = max(self.peak, together)
 
 

@@ -108,3 +108,12 @@ def test_memory_is_seen_and_a_killed_scene_goes_on() -> None:
         for who in ("driver", "worker")
     )
     assert 0 < found["windows_after_kill"] < found["windows"]
+
+
+@pytest.mark.slow
+def test_what_nodes_cost_is_seen() -> None:
+    found = outputs("nodes", "--nodes", "1,2", "--size", "192", "--workers", "1")
+    for run in found["runs"].values():
+        assert all(run[key] > 0 for key in ("gcs_mib", "gcs_seconds", "raylet_seconds", "driver_seconds"))
+        assert run["driver_mib"] > 100
+    assert found["runs"]["2"]["processes"] > 2
