@@ -131,7 +131,10 @@ class Optimisation:
             sharding.shard(module, self.world, device)
         elif self.world > 1:
             module = DistributedDataParallel(
-                module, device_ids=[device.index] if device.type == "cuda" else None, forward_sync_buffers=False
+                module,
+                device_ids=[device.index] if device.type == "cuda" else None,
+                forward_sync_buffers=False,
+                gradient_as_bucket_view=True,  # no second copy of the gradients, in memory and in time
             )
         self.module = module
         self.parameters = [p for p in task.model.parameters() if p.requires_grad]

@@ -19,6 +19,8 @@ from idgbr.raster.grid import Grid, Window
 from idgbr.raster.vectors import burn, read_polygons
 
 ExtraBand = Literal["coarse", "probability", "uncertainty"]
+_COARSE_BLOCK = 256
+"""Side of a coarse raster's blocks: stage 2 reads it by windows of 128 px, in 1.7 ms of these and 5.0 ms of 512 px."""
 FULL_SCALE = 254
 """uint8 value of 1.0 in probability and uncertainty bands, 255 being nodata."""
 
@@ -37,7 +39,7 @@ class CoarseSink:
     """Writes strips of (K probabilities, valid) as a coarse raster; a folder `work` keeps them if it is interrupted."""
 
     def __init__(self, path: str | Path, grid: Grid, classes: Sequence[ClassSpec], work: str = "") -> None:
-        self._writer = CogWriter(str(path), grid, coarse_bands(classes), work=work)
+        self._writer = CogWriter(str(path), grid, coarse_bands(classes), work=work, block=_COARSE_BLOCK)
 
     @property
     def done(self) -> int:

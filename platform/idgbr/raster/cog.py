@@ -22,8 +22,6 @@ from idgbr.raster.gdal import GDAL_ERRORS, gdal_env, is_remote, open_quietly
 from idgbr.raster.grid import IDENTITY, Grid
 from idgbr.raster.source import reason
 
-BLOCK = 512
-
 _CACHE_MB = 8
 """GDAL's block cache while writing: rows pass through once."""
 
@@ -62,6 +60,7 @@ class CogWriter:
         colours: Mapping[int, tuple[int, int, int]] | None = None,
         tags: Mapping[str, str] | None = None,
         work: str = "",
+        block: int = 512,
     ) -> None:
         """Names the result; nothing is written before the context is entered.
 
@@ -72,13 +71,14 @@ class CogWriter:
             colours: colour of each class id of the first band. A TIFF holds a colour table beside one band only.
             tags: what to record in the file.
             work: folder of this one map's rows, on the result's disk; what is in it must have been made the same way.
+            block: side of the file's blocks in pixels.
         """
         self.path = os.fspath(path)
         self.grid, self.bands = grid, list(bands)
         self.colours, self.tags = dict(colours or {}), dict(tags or {})
         if len({(band.dtype, band.nodata) for band in self.bands}) != 1:
             raise ValueError("all bands of a GeoTIFF share one dtype and one nodata value")
-        self._folder = work
+        self._folder, self._block = work, block
         self._keeps = bool(work)
 
     @property
@@ -177,7 +177,7 @@ class CogWriter:
                 raw,
                 cog,
                 driver="COG",
-                blocksize=BLOCK,
+                blocksize=self._block,
                 compress="DEFLATE",
                 overview_resampling="NEAREST",
                 overview_compress="DEFLATE",
