@@ -66,17 +66,38 @@ def write_raster(path: str, size: int, source: str = "", tiled: bool = True) -> 
         file.write(pixels)
 
 
+def write_map(path: str, size: int, source: str = "") -> None:
+    """Writes a map of size x size pixels with two classes: those of `source`, repeated, or patches of some 100 px."""
+    import numpy as np
+    import rasterio
+    from rasterio.transform import from_origin
+    from scipy import ndimage
+
+    if source:
+        with rasterio.open(source) as file:
+            ids = file.read(1, window=((0, min(size, file.height)), (0, min(size, file.width))))
+        ids = np.tile(ids, (-(-size // ids.shape[0]), -(-size // ids.shape[1])))[:size, :size]
+    else:
+        noise = np.random.default_rng(0).standard_normal((size, size), np.float32)
+        ids = (ndimage.gaussian_filter(noise, 8, mode="wrap") > 0).astype(np.uint8)
+    shape = {"count": 1, "height": size, "width": size, "dtype": "uint8", "nodata": 255, "crs": "EPSG:32633"}
+    blocks = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "DEFLATE"}
+    place = from_origin(500000, 5000000, 0.5, 0.5)
+    with rasterio.open(path, "w", driver="GTiff", transform=place, **shape, **blocks) as file:
+        file.write(ids, 1)
+
+
 def write_repeating(path: str, size: int, source: str) -> None:
-    """Writes a VRT of size x size pixels that repeats the whole pixels of `source`, three bands."""
+    """Writes a VRT of size x size pixels that repeats the whole pixels of `source`, in as many bands."""
     from xml.etree.ElementTree import Element, ElementTree, SubElement
 
     import rasterio
 
     with rasterio.open(source) as file:
         height, width = file.shape
-        block = file.block_shapes[0]
+        block, bands = file.block_shapes[0], file.indexes
     root = Element("VRTDataset", rasterXSize=str(size), rasterYSize=str(size))
-    for number in (1, 2, 3):
+    for number in bands:
         band = SubElement(root, "VRTRasterBand", dataType="Byte", band=str(number))
         for row in range(0, size, height):
             for col in range(0, size, width):

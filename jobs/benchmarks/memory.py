@@ -1,16 +1,18 @@
 """Peak memory of refining against the size of the scene, and whether it goes on after its driver was killed.
 
     python jobs/benchmark.py memory
-    python jobs/benchmark.py memory --sizes 10000,20000 --input ortho.tif
+    python jobs/benchmark.py memory --sizes 10000,20000 --input ortho.tif --map labels.tif
 
 Scenes are VRTs that repeat the same pixels; the model is a tiny one of random weights. Each is refined by
 jobs/refine.py in a process of its own, and memory is looked at from outside, once a second: the PSS of the driver
 and of every worker that it started, which is what is private to them and their part of what they share. The driver of
-the largest scene is killed halfway through its refined map, and the same command given again.
+the largest scene is killed halfway through its refined map, and the same command given again. Polygons are made of maps
+of the same sizes, one that repeats a real one's areas: those of random weights are specks.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 import subprocess
 import sys
@@ -37,6 +39,8 @@ class Flags(JobFlags):
 
     input: str = ""
     """Raster of three bands to take pixels from; empty: noise that compresses like imagery."""
+    map: str = ""
+    """Raster of class ids whose polygons are made; empty: patches of some hundred pixels."""
     sizes: list[int] = Field([2000, 4000], min_length=2)
     """Sides of the scenes in pixels, ascending."""
     window: int = Field(384, ge=64)
@@ -72,7 +76,7 @@ def main(flags: Flags) -> dict[str, object]:
     """Refines and measures."""
     import rasterio
 
-    from benchmarks._tiny import tiny_model, write_raster, write_repeating
+    from benchmarks._tiny import tiny_model, write_map, write_raster, write_repeating
     from idgbr.raster.windows import plan_windows
 
     sizes = sorted(flags.sizes)
@@ -95,8 +99,37 @@ def main(flags: Flags) -> dict[str, object]:
             with rasterio.open(output / f"{scene.stem}.tif") as refined:
                 if refined.shape != (size, size):
                     raise IdgbrError(f"{refined.name}: {refined.shape} pixels instead of {size} x {size}")
+        write_map(str(folder / "map.tif"), min(TILE, sizes[-1]), flags.map)
+        outlines = {}
+        for size in sizes:
+            write_repeating(str(folder / f"map-{size}.vrt"), size, str(folder / "map.tif"))
+            outlines[size] = _polygonise(folder / f"map-{size}.vrt")
         every = len(plan_windows(sizes[-1], sizes[-1], flags.window, flags.window // 8))
-    return _told(found, sizes, every)
+    return _told(found, outlines, sizes, every)
+
+
+@dataclass
+class Outlines:
+    """The making of a map's polygons: seconds of the wall clock, most bytes of PSS, bytes of the result."""
+
+    seconds: float
+    peak: int
+    written: int
+
+
+def _polygonise(path: Path) -> Outlines:
+    from idgbr.raster.polygons import polygonise
+
+    began, out = time.monotonic(), path.with_suffix(".gpkg")
+    classes = [(0, "ground", "#d9d9d9"), (1, "building", "#d7191c")]
+    process = multiprocessing.get_context("spawn").Process(target=polygonise, args=(str(path), str(out), classes, 4.0))
+    process.start()
+    assert process.pid is not None
+    with Watch(process.pid) as watch:
+        process.join()
+    if process.exitcode:
+        raise IdgbrError(f"the polygons of {path} ended with {process.exitcode}")
+    return Outlines(time.monotonic() - began, max(seen.peak for seen in watch.of("driver")), out.stat().st_size)
 
 
 def _half_written(output: Path, size: int) -> Callable[[], bool]:
@@ -140,7 +173,7 @@ def _refine(words: list[str], folder: Path, kill: Callable[[], bool] | None = No
     return run
 
 
-def _told(found: dict[str, Run], sizes: list[int], every: int) -> dict[str, Any]:
+def _told(found: dict[str, Run], outlines: dict[int, Outlines], sizes: list[int], every: int) -> dict[str, Any]:
     from rich.console import Console
     from rich.table import Table
 
@@ -152,6 +185,9 @@ def _told(found: dict[str, Run], sizes: list[int], every: int) -> dict[str, Any]
         mib = (f"{value / MIB:.0f}" for value in (run.driver, worker, run.together))
         driver, largest, together = mib
         table.add_row(name, f"{run.seconds:.0f}", f"{run.windows or ''}", driver, largest, title, together)
+    for size, made in outlines.items():
+        peak = f"{made.peak / MIB:.0f}"
+        table.add_row(f"{size}, polygons", f"{made.seconds:.0f}", "", peak, "", f"{made.written / MIB:.0f} MiB", peak)
     Console(width=120).print(table)
     groups = {size: [run for name, run in found.items() if name.split(",")[0] == str(size)] for size in sizes}
     peaks = {
@@ -163,6 +199,8 @@ def _told(found: dict[str, Run], sizes: list[int], every: int) -> dict[str, Any]
         for size, runs in groups.items()
     }
     # Against the one before, since below some thousand pixels not every buffer is full.
+    for size, made in outlines.items():
+        peaks[size]["polygons"] = made.peak / MIB
     before, last = peaks[sizes[-2]], peaks[sizes[-1]]
     return {
         "peak_mib": {str(size): {key: round(value) for key, value in peak.items()} for size, peak in peaks.items()},

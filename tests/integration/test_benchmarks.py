@@ -107,6 +107,7 @@ def test_memory_is_seen_and_a_killed_scene_goes_on() -> None:
         for peak in found["peak_mib"].values()
         for who in ("driver", "worker")
     )
+    assert all(peak["polygons"] > 50 for peak in found["peak_mib"].values())
     assert 0 < found["windows_after_kill"] < found["windows"]
 
 

@@ -108,6 +108,20 @@ def test_polygons_do_not_depend_on_tiles(
     assert made[0] == made[1]
 
 
+def test_what_is_too_large_stays_cut_and_its_neighbours_fit(
+    make: Make, tmp_path: Path, noise: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, whole, cut = make("map.tif", noise, nodata=255), tmp_path / "whole.gpkg", tmp_path / "cut.gpkg"
+    polygonise(path, whole, CLASSES, 0.75)
+    monkeypatch.setattr("idgbr.raster.polygons.LARGEST", 100)
+    polygonise(path, cut, CLASSES, 0.75, tile=16)
+    one, other = gpd.read_file(whole), gpd.read_file(cut)
+    _check_coverage(other)
+    assert len(one) < len(other) < len(one) + 40
+    joined = other.dissolve("class_id").geometry.normalize()
+    assert joined.geom_equals(one.dissolve("class_id").geometry.normalize()).all()
+
+
 def test_memory_does_not_grow_with_the_map(tmp_path: Path) -> None:
     peaks = {}
     for rows in (2048, 8192):

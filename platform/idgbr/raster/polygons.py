@@ -29,6 +29,8 @@ from idgbr.raster.scene import Scene
 
 DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
 
+LARGEST = 250_000
+"""Vertices of the largest polygon."""
 _BATCH = 200_000
 """Vertices after which polygons are handed on."""
 _IN_MEMORY = 16 * 2**20
@@ -46,15 +48,16 @@ def polygonise(
 
     Neighbouring polygons share their edges vertex by vertex, so that nothing overlaps and nothing gapes. Areas below
     the minimum join their largest neighbour, or go where all round is nodata; specks of nodata below it leave no
-    holes. Memory is a tile, a few bytes per area and the largest polygon; areas that lie in several tiles wait in a
-    temporary file beside the result, which takes no more disk than the result itself.
+    holes. Memory is a tile and a few bytes per area; what goes on in other tiles waits in a temporary file beside the
+    result, which takes no more disk than the result itself. An area with more than `LARGEST` vertices, such as the
+    ground between all houses of a town, stays cut along the lines between tiles.
 
     Args:
         raster_path: class ids in band 1.
         out_path: .gpkg, in the map's CRS; or .geojson, in longitude and latitude where the map is georeferenced.
         classes: (id, name, colour as #rrggbb) of each class.
         min_area_m2: smallest polygon in square metres; in pixels where the map has no ground sample distance.
-        tile: side of what is held in memory, in pixels; the polygons do not depend on it.
+        tile: side of what is held in memory, in pixels; but for what stays cut, the polygons do not depend on it.
 
     Returns:
         How many polygons were written.
@@ -148,10 +151,12 @@ def _polygons(regions: Regions, folder: str | None) -> Iterator[tuple[NDArray[np
             goes_on |= (bottom == window.stop_row) & (bottom < regions.height)
             pieces.add(of_region[goes_on], polygons[goes_on])
             yield of_region[~goes_on], polygons[~goes_on]
+        large = pieces.larger_than(LARGEST)
+        regions.cut(large)
         batch: list[tuple[int, NDArray[np.object_]]] = []
         vertices = 0
-        for number, parts in pieces.joined():
-            whole = _thinned(parts, lambda row, col: regions.turns(row, col, np.ones(row.shape, bool)))
+        for number, parts in pieces.by_region(large):
+            whole = parts if number in large else _joined(parts, regions)
             batch.append((number, whole))
             vertices += int(shapely.get_num_coordinates(whole).sum())
             if vertices > _BATCH:
@@ -159,6 +164,12 @@ def _polygons(regions: Regions, folder: str | None) -> Iterator[tuple[NDArray[np
                 batch, vertices = [], 0
         if batch:
             yield _stacked(batch)
+
+
+def _joined(pieces: NDArray[np.object_], regions: Regions) -> NDArray[np.object_]:
+    """The pieces of a region without the borders between them."""
+    parts = shapely.get_parts(shapely.coverage_union_all(pieces))
+    return _thinned(parts, lambda row, col: regions.turns(row, col, np.ones(row.shape, bool)))
 
 
 def _stacked(batch: Sequence[tuple[int, NDArray[np.object_]]]) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
@@ -211,6 +222,7 @@ class _Pieces:
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder)  # noqa: SIM115
         self._numbers: list[NDArray[np.int64]] = []
         self._sizes: list[NDArray[np.int64]] = []
+        self._vertices: list[NDArray[np.int64]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -223,15 +235,21 @@ class _Pieces:
         self._file.write(b"".join(blobs))
         self._numbers.append(numbers)
         self._sizes.append(np.array([len(blob) for blob in blobs], np.int64))
+        self._vertices.append(shapely.get_num_coordinates(polygons))
 
-    def joined(self) -> Iterator[tuple[int, NDArray[np.object_]]]:
-        """Each region's number and its polygons, of all its pieces."""
+    def larger_than(self, vertices: int) -> NDArray[np.int64]:
+        """Numbers of the regions whose pieces have more vertices than this together."""
+        numbers, index = np.unique(np.concatenate(self._numbers), return_inverse=True)
+        return numbers[np.bincount(index, np.concatenate(self._vertices), numbers.size) > vertices]
+
+    def by_region(self, apart: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.object_]]]:
+        """Each region's number and its pieces; those of the regions `apart` one by one."""
         numbers, sizes = np.concatenate(self._numbers), np.concatenate(self._sizes)
         starts = np.cumsum(sizes) - sizes
         order = np.argsort(numbers, kind="stable").tolist()
-        for number, group in groupby(order, key=lambda i: int(numbers[i])):
-            pieces = shapely.from_wkb([self._at(starts[i], sizes[i]) for i in group])
-            yield number, shapely.get_parts(shapely.coverage_union_all(pieces))
+        alone = np.isin(numbers, apart)
+        for (number, _), group in groupby(order, key=lambda i: (int(numbers[i]), alone[i] and i)):
+            yield number, shapely.from_wkb([self._at(starts[i], sizes[i]) for i in group])
 
     def _at(self, start: int, size: int) -> bytes:
         self._file.seek(start)

@@ -49,7 +49,8 @@ class Regions:
         self._tops, self._bottoms = np.zeros((2, -(-height // tile), width), np.int64)
         self._lefts, self._rights = np.zeros((2, -(-width // tile), height), np.int64)
         self.classes, self._number = self._found(least)
-        self._turns = self._seams()
+        self._seams = self._lines_between_tiles()
+        self._turns = [corners(numbers) for numbers in self._seams]
 
     def tiles(self) -> Iterator[tuple[Window, Numbers]]:
         """Every tile with the region number of its pixels (H, W): an index of `classes`, or -1."""
@@ -71,8 +72,19 @@ class Regions:
             (col, row, self.width, self._turns[1]),
         ):
             on = (along % self.tile == 0) & (along > 0) & (along < length)
-            answer[on] = turns[along[on] // self.tile - 1, across[on]]
+            answer[on] = turns[along[on] // self.tile - 1, 0, across[on]]
         return answer
+
+    def cut(self, numbers: Numbers) -> None:
+        """Regions that stay in pieces, one or more a tile: `turns` knows the pieces' corners on borders from now on."""
+        for seam, turns in zip(self._seams, self._turns, strict=True):
+            before, after = seam[:, 0], seam[:, 1]
+            cut = np.isin(before, numbers) | np.isin(after, numbers)
+            across = before != after
+            border = across[:, :-1] | (before[:, :-1] != before[:, 1:]) | (after[:, :-1] != after[:, 1:])
+            border_crosses = ~(across[:, :-1] | across[:, 1:])
+            four_tiles = np.arange(border.shape[1]) % self.tile == 0
+            turns[:, 0] |= (cut[:, :-1] | cut[:, 1:]) & border & (border_crosses | four_tiles)
 
     def _found(self, least: float) -> tuple[NDArray[np.uint8], Numbers]:
         """Class of each region, and number of the region of each label."""
@@ -116,13 +128,16 @@ class Regions:
         self._tops[i, cols], self._bottoms[i, cols] = labels[0], labels[-1]
         self._lefts[j, rows], self._rights[j, rows] = labels[:, 0], labels[:, -1]
 
-    def _seams(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which pixel corners on the lines between tiles are corners of a region: (lines, W + 1) and (lines, H + 1)."""
-        lines = []
-        for before, after in ((self._bottoms, self._tops), (self._rights, self._lefts)):
-            pairs = np.stack([self._number[before[:-1]], self._number[after[1:]]], axis=1)
-            lines.append(corners(np.pad(pairs, ((0, 0), (0, 0), (1, 1)), constant_values=OUTSIDE - 1))[:, 0])
-        return lines[0], lines[1]
+    def _lines_between_tiles(self) -> list[Numbers]:
+        """Region numbers before and after each line between tiles, (lines, 2, W + 2) and (lines, 2, H + 2)."""
+        return [
+            np.pad(
+                np.stack([self._number[before[:-1]], self._number[after[1:]]], axis=1),
+                ((0, 0), (0, 0), (1, 1)),
+                constant_values=OUTSIDE - 1,
+            )
+            for before, after in ((self._bottoms, self._tops), (self._rights, self._lefts))
+        ]
 
 
 def corners(numbers: Numbers) -> NDArray[np.bool_]:
