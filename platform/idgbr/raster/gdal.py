@@ -8,6 +8,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import rasterio
@@ -54,16 +55,17 @@ def s3_endpoint() -> str | None:
     return ours or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
-def _options(uri: str) -> dict[str, Any]:
+@lru_cache(maxsize=32)
+def _options(remote: bool, endpoint: str | None, cache_mb: int) -> dict[str, Any]:
     options: dict[str, Any] = {
+        "GDAL_CACHEMAX": cache_mb * 2**20,
         "GDAL_NUM_THREADS": 1,
         # A bucket must not be listed for every file opened. On a local disk side-cars (world files, masks, external
         # overviews) are looked up by name, which costs nothing and keeps their georeference.
-        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR" if is_remote(uri) else "TRUE",
-        "GDAL_PAM_ENABLED": not is_remote(uri),
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR" if remote else "TRUE",
+        "GDAL_PAM_ENABLED": not remote,
     }
-    endpoint = s3_endpoint()
-    if uri.startswith("s3://") and endpoint:
+    if endpoint:
         scheme, _, host = endpoint.rstrip("/").partition("://")
         options |= {"AWS_S3_ENDPOINT": host, "AWS_HTTPS": scheme == "https", "AWS_VIRTUAL_HOSTING": False}
     return options
@@ -77,8 +79,9 @@ def gdal_env(uri: str = "", cache_mb: int = 64) -> Iterator[None]:
     a small GDAL_CACHEMAX for megabytes, rasterio takes it for bytes. Inside of equal settings it does nothing: a
     loop over windows enters it once, and saves a tenth of the time of a window that decodes fast.
     """
-    wanted, around = {"GDAL_CACHEMAX": cache_mb * 2**20, **_options(uri)}, getattr(_local, "options", None)
-    if wanted == around:
+    wanted = _options(is_remote(uri), s3_endpoint() if uri.startswith("s3://") else None, cache_mb)
+    around = getattr(_local, "options", None)
+    if wanted is around or wanted == around:
         yield
         return
     _local.options = wanted

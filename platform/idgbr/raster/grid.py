@@ -42,6 +42,10 @@ class Window:
         row, col = self.row - origin[0], self.col - origin[1]
         return slice(row, row + self.height), slice(col, col + self.width)
 
+    def within(self, height: int, width: int) -> bool:
+        """Whether it lies wholly on a raster of this size."""
+        return self.row >= 0 and self.col >= 0 and self.stop_row <= height and self.stop_col <= width
+
     def intersect(self, other: Window) -> Window | None:
         """The common rectangle; None when there is none."""
         row, col = max(self.row, other.row), max(self.col, other.col)

@@ -150,6 +150,8 @@ class Scene:
         with gdal_env(self.uri):
             source = self._source()
             indexes = source.indexes(self.bands)
+            if self.window is None and window.within(source.grid.height, source.grid.width):
+                return source.read(window, indexes)  # nearly always
             rectangle = self.window or source.grid.window
             wanted = window.shift(rectangle.row, rectangle.col)
             inside = wanted.intersect(rectangle)
