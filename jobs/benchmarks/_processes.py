@@ -19,13 +19,16 @@ class Process:
     Attributes:
         role: What it is to the job.
         titles: What it called itself, in order, without arguments.
-        peak: Most bytes of PSS: private memory, and of shared memory its share.
+        peak: Most bytes of PSS: private memory, and of what it shares its part.
+        held: Likewise without mapped files such as libraries: what counts of them depends on how many others map them,
+            and the kernel can drop them.
         seconds: Processor seconds of all its threads while it was watched.
     """
 
     role: Role
     titles: list[str]
     peak: int = 0
+    held: int = 0
     seconds: float = 0.0
     before: float = 0.0
     """Processor seconds that it had used before."""
@@ -90,22 +93,24 @@ class Watch:
                 title = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode().strip()
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 role = self._role(pid, title)
-                pss = _pss(pid) if self._memory else 0
+                pss, held = _pss(pid) if self._memory else (0, 0)
             except (OSError, ValueError):  # it has just ended
                 continue
             seen = self.found.setdefault(pid, Process(role, []))
             seen.role = role  # a worker has its title only once it is up
             if title not in seen.titles:
                 seen.titles.append(title)
-            seen.peak = max(seen.peak, pss)
+            seen.peak, seen.held = max(seen.peak, pss), max(seen.held, held)
             seen.seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") - seen.before
             together += pss if role != "Ray" else 0
         self.peak = max(self.peak, together)
 
 
-def _pss(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+def _pss(pid: int) -> tuple[int, int]:
+    """All of it, and what no file backs."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    sizes = {name: int(value.split()[0]) * 1024 for name, value in (line.split(":") for line in lines)}
+    return sizes["Pss"], sizes["Pss_Anon"] + sizes["Pss_Shmem"]
 
 
 def _family(root: int) -> list[int]:

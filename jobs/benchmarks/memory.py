@@ -5,7 +5,8 @@
 
 Scenes are VRTs that repeat the same pixels; the model is a tiny one of random weights. Each is refined by
 jobs/refine.py in a process of its own, and memory is looked at from outside, once a second: the PSS of the driver
-and of every worker that it started, which is what is private to them and their part of what they share. The driver of
+and of every worker that it started, which is what is private to them and their part of what they share, and of that
+what no file backs (libraries are counted to a process by how many others map them just then). The driver of
 the largest scene is killed halfway through its refined map, and the same command given again. Polygons are made of maps
 of the same sizes, one that repeats a real one's areas: those of random weights are specks.
 """
@@ -25,7 +26,7 @@ from typing import Any
 
 from pydantic import Field
 
-from benchmarks._processes import Watch
+from benchmarks._processes import Process, Watch
 from idgbr.cli import JobFlags, Switch
 from idgbr.errors import IdgbrError
 
@@ -59,15 +60,15 @@ class Run:
 
     Attributes:
         seconds: Wall clock, start-up included.
-        driver: Most bytes of PSS of the driver.
-        workers: Likewise of each worker, with what it called itself.
+        driver: The driver as it was seen.
+        worker: Of its workers the largest.
         together: Likewise of driver and workers at one time.
         windows: Windows it refined; 0 when it was killed.
     """
 
     seconds: float
-    driver: int
-    workers: list[tuple[int, str]]
+    driver: Process
+    worker: Process
     together: int
     windows: int
 
@@ -110,11 +111,10 @@ def main(flags: Flags) -> dict[str, object]:
 
 @dataclass
 class Outlines:
-    """The making of a map's polygons: seconds of the wall clock, most bytes of PSS, bytes of the result."""
+    """The making of a map's polygons: seconds of the wall clock, and the process as it was seen."""
 
     seconds: float
-    peak: int
-    written: int
+    process: Process
 
 
 def _polygonise(path: Path) -> Outlines:
@@ -129,7 +129,7 @@ def _polygonise(path: Path) -> Outlines:
         process.join()
     if process.exitcode:
         raise IdgbrError(f"the polygons of {path} ended with {process.exitcode}")
-    return Outlines(time.monotonic() - began, max(seen.peak for seen in watch.of("driver")), out.stat().st_size)
+    return Outlines(time.monotonic() - began, watch.found[process.pid])
 
 
 def _half_written(output: Path, size: int) -> Callable[[], bool]:
@@ -162,14 +162,14 @@ def _refine(words: list[str], folder: Path, kill: Callable[[], bool] | None = No
     counts = re.findall(r"refined maps: (\d+) of \1", said)
     run = Run(
         time.monotonic() - began,
-        max(process.peak for process in watch.of("driver")),
-        [(process.peak, process.titles[-1]) for process in watch.of("worker")],
+        watch.found[driver.pid],
+        max(watch.of("worker"), key=lambda process: process.peak),
         watch.peak,
         int(counts[-1]) if counts else 0,
     )
     # Large scenes take long: what is known is told at once.
-    print(f"{words[3]}: {'killed' if killed else 'done'} after {run.seconds:.0f} s, driver {run.driver / MIB:.0f} MiB, "
-          f"largest worker {max(run.workers)[0] / MIB:.0f} MiB", flush=True)  # fmt: skip
+    print(f"{words[3]}: {'killed' if killed else 'done'} after {run.seconds:.0f} s, driver {_mib(run.driver)} MiB, "
+          f"largest worker {_mib(run.worker)} MiB", flush=True)  # fmt: skip
     return run
 
 
@@ -177,30 +177,27 @@ def _told(found: dict[str, Run], outlines: dict[int, Outlines], sizes: list[int]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="peak PSS, MiB", caption="seconds: wall clock, start-up included")
+    table = Table(title="peak PSS, MiB (of it without mapped files)", caption="seconds: wall clock, start-up included")
     for heading in ("scene", "seconds", "windows", "driver", "largest worker", "of", "all together"):
         table.add_column(heading, justify="left" if heading == "of" else "right")
     for name, run in found.items():
-        worker, title = max(run.workers)
-        mib = (f"{value / MIB:.0f}" for value in (run.driver, worker, run.together))
-        driver, largest, together = mib
-        table.add_row(name, f"{run.seconds:.0f}", f"{run.windows or ''}", driver, largest, title, together)
+        words = (f"{run.seconds:.0f}", f"{run.windows or ''}", _mib(run.driver), _mib(run.worker))
+        table.add_row(name, *words, run.worker.titles[-1].partition("(")[0], f"{run.together / MIB:.0f}")
     for size, made in outlines.items():
-        peak = f"{made.peak / MIB:.0f}"
-        table.add_row(f"{size}, polygons", f"{made.seconds:.0f}", "", peak, "", f"{made.written / MIB:.0f} MiB", peak)
+        table.add_row(f"{size}, polygons", f"{made.seconds:.0f}", "", _mib(made.process), "", "", "")
     Console(width=120).print(table)
-    groups = {size: [run for name, run in found.items() if name.split(",")[0] == str(size)] for size in sizes}
-    peaks = {
-        size: {
-            "driver": max(run.driver for run in runs) / MIB,
-            "worker": max(max(run.workers)[0] for run in runs) / MIB,
-            "together": max(run.together for run in runs) / MIB,
+    peaks: dict[int, dict[str, float]] = {}
+    for size in sizes:
+        runs = [run for name, run in found.items() if name.split(",")[0] == str(size)]
+        seen = {
+            "driver": [run.driver for run in runs],
+            "worker": [run.worker for run in runs],
+            "polygons": [outlines[size].process],
         }
-        for size, runs in groups.items()
-    }
+        peaks[size] = {who: max(process.peak for process in some) / MIB for who, some in seen.items()}
+        peaks[size] |= {f"{who}, held": max(process.held for process in some) / MIB for who, some in seen.items()}
+        peaks[size]["together"] = max(run.together for run in runs) / MIB
     # Against the one before, since below some thousand pixels not every buffer is full.
-    for size, made in outlines.items():
-        peaks[size]["polygons"] = made.peak / MIB
     before, last = peaks[sizes[-2]], peaks[sizes[-1]]
     return {
         "peak_mib": {str(size): {key: round(value) for key, value in peak.items()} for size, peak in peaks.items()},
@@ -209,3 +206,7 @@ def _told(found: dict[str, Run], outlines: dict[int, Outlines], sizes: list[int]
         "windows": every,
         "windows_after_kill": next((run.windows for name, run in found.items() if "resumed" in name), None),
     }
+
+
+def _mib(process: Process) -> str:
+    return f"{process.peak / MIB:.0f} ({process.held / MIB:.0f})"
