@@ -125,7 +125,7 @@ def _polygonise(path: Path) -> Outlines:
     process = multiprocessing.get_context("spawn").Process(target=polygonise, args=(str(path), str(out), classes, 4.0))
     process.start()
     assert process.pid is not None
-    with Watch(process.pid) as watch:
+    with Watch(process.pid, every=0.2) as watch:
         process.join()
     if process.exitcode:
         raise IdgbrError(f"the polygons of {path} ended with {process.exitcode}")

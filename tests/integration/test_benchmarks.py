@@ -113,7 +113,7 @@ def test_memory_is_seen_and_a_killed_scene_goes_on() -> None:
 
 @pytest.mark.slow
 def test_what_nodes_cost_is_seen() -> None:
-    found = outputs("nodes", "--nodes", "1,2", "--size", "192", "--workers", "1")
+    found = outputs("nodes", "--nodes", "1,2", "--size", "256", "--workers", "1")
     for run in found["runs"].values():
         assert all(run[key] > 0 for key in ("gcs_mib", "gcs_seconds", "raylet_seconds", "driver_seconds"))
         assert run["driver_mib"] > 100
