@@ -77,6 +77,13 @@ def test_slivers_join_neighbours_and_edges_stay_shared(make: Make, tmp_path: Pat
     assert frame.area_m2.sum() == pytest.approx(((noise != 255).sum() - 1) * 0.25)  # one pixel amid nodata went
 
 
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+def test_a_map_without_data_has_no_polygons(make: Make, tmp_path: Path, suffix: str) -> None:
+    empty, out = make("empty.tif", np.full((1, 9, 9), 255, np.uint8), nodata=255), tmp_path / f"empty{suffix}"
+    assert polygonise(empty, out, CLASSES, 0) == 0
+    assert len(gpd.read_file(out)) == 0
+
+
 def test_a_small_area_joins_its_largest_neighbour(make: Make, tmp_path: Path) -> None:
     ids = np.zeros((1, 40, 40), np.uint8)
     ids[0, :, 30:] = 1
