@@ -2,7 +2,7 @@
 
 python jobs/benchmark.py quality --config configs/vaihingen.yaml
 python jobs/benchmark.py quality --config configs/vaihingen.yaml --split test --seeds 0,1,2 --settings default
-python jobs/benchmark.py quality --config configs/demo.yaml --settings default steps=10 steps=1,samples=8 --no-control
+python jobs/benchmark.py quality --config configs/demo.yaml --settings steps=10 --settings steps=1,samples=8 --no-control
 
 Trains what is not trained yet: the refiner, and for a control the same network on the same draws with cross-entropy and
 no noise. Choose on select, claim on test. Writes a figure (seconds per megapixel against WFm(3) and boundary IoU), a

@@ -245,9 +245,8 @@ def _fetch(source: str, uri: str, label: str) -> Path:
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-            fetched = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"models:/{label}", dst_path=temporary, tracking_uri=uri
-            )
+            # Not by models:/NAME/VERSION, which MLflow looks up in the process's own store, whatever it is given.
+            fetched = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=temporary, tracking_uri=uri)
             try:
                 Path(fetched).rename(target)
             except OSError:
