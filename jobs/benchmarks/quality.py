@@ -2,7 +2,7 @@
 
 python jobs/benchmark.py quality --config configs/vaihingen.yaml
 python jobs/benchmark.py quality --config configs/vaihingen.yaml --split test --seeds 0,1,2 --settings default
-python jobs/benchmark.py quality --config configs/demo.yaml --settings steps=10 --settings steps=1,samples=8 --no-control
+python jobs/benchmark.py quality --config configs/demo.yaml --settings steps=10 --settings samples=8 --control []
 
 Trains what is not trained yet: the refiner, and for a control the same network on the same draws with cross-entropy and
 no noise. Choose on select, claim on test. Writes a figure (seconds per megapixel against WFm(3) and boundary IoU), a
@@ -17,7 +17,7 @@ from typing import Literal
 import yaml
 from pydantic import Field
 
-from idgbr.cli import ExperimentFlags, Switch
+from idgbr.cli import ExperimentFlags
 from idgbr.config.load import validate
 from idgbr.config.models import SamplerConfig
 from idgbr.config.tree import Experiment
@@ -52,8 +52,8 @@ class Flags(ExperimentFlags):
     """Each `default`, or some of the sampler's keys, KEY=VALUE,KEY=VALUE; the others stay as configured."""
     seeds: list[int] = Field([0], min_length=1)
     """Seeds of stage 2's training; their spread is in the table."""
-    control: Switch = True
-    """Train and measure the one-shot control, with one sample, as many as configured, and eight."""
+    control: list[int] = [1, 4, 8]
+    """Numbers of samples with which the one-shot control is measured; empty: it is not trained."""
 
 
 def main(flags: Flags, experiment: Experiment) -> dict[str, object]:
@@ -62,11 +62,9 @@ def main(flags: Flags, experiment: Experiment) -> dict[str, object]:
 
     names = list(dict.fromkeys([DEFAULT, *flags.settings]))
     settings = [Setting(name, "diffusion", _sampler(name, experiment.sampler)) for name in names]
-    if flags.control:
-        plain = experiment.sampler.model_copy(update={"steps": 1})
-        for samples in sorted({1, plain.samples, 8}):
-            sampler = plain.model_copy(update={"samples": samples, "dihedral": True})
-            settings.append(Setting(f"one-shot x {samples}", "control", sampler))
+    for samples in flags.control:
+        sampler = experiment.sampler.model_copy(update={"steps": 1, "samples": samples, "dihedral": True})
+        settings.append(Setting(f"one-shot x {samples}", "control", sampler))
     return run_quality(experiment, settings, flags.split, flags.seeds)
 
 

@@ -58,7 +58,7 @@ def test_quality_of_refiner_and_control_in_one_command(tmp_path: Path) -> None:
     found = outputs("quality", "--config", str(config), "--settings", "steps=2,samples=1", "--seeds", "3")
     assert Path(found["figure"]).stat().st_size > 0
     points = {point["name"]: point for point in json.loads(Path(found["table"]).read_text())}
-    assert set(points) == {"coarse", "default", "steps=2,samples=1", "one-shot x 1", "one-shot x 2", "one-shot x 8"} | {
+    assert set(points) == {"coarse", "default", "steps=2,samples=1", "one-shot x 1", "one-shot x 4", "one-shot x 8"} | {
         "guided_filter"
     }
     assert len(points["default"]["scores"]["miou"]) == 1 and points["default"]["seconds"] > 0
