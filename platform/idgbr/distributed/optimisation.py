@@ -94,7 +94,7 @@ def build_optimiser(
         UserError: eight bits without a GPU, or without bitsandbytes.
     """
     if training.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, lr=training.lr, weight_decay=training.weight_decay)
+        return torch.optim.AdamW(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True)
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError:
