@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from idgbr.config.data import ClassSpec, DataConfig, SyntheticSource
-from idgbr.config.models import MeanFieldConfig, RefinerConfig, SamplerConfig
+from idgbr.config.models import RefinerConfig, SamplerConfig
 from idgbr.config.training import RefinerTraining
 from idgbr.config.tree import Experiment
 from idgbr.datasets.normalisation import IMAGENET
@@ -36,7 +36,7 @@ def optimisation() -> Optimisation:
         ),
         refiner=RefinerConfig(
             channels=[16, 32], attention_head_dim=8, guidance_width=8, guidance_heads=1, image_encoder="", window=SIDE,
-            correction=True, settled=MeanFieldConfig(rounds=1),
+            correction=True,
         ),
         sampler=SamplerConfig(steps=1, samples=1, dihedral=False),
     )  # fmt: skip

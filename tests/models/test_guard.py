@@ -48,19 +48,10 @@ def test_what_is_rewritten_far_from_coarse_boundaries_is_not_believed() -> None:
     assert before["worse"] > after["worse"] == 0 and after["iou_imp"] > before["iou_imp"]
 
 
-def test_a_label_changes_by_a_clear_margin_only() -> None:
-    coarse = torch.zeros(1, 1, 4, dtype=torch.long)
-    second = torch.tensor([0.3, 0.55, 0.64, 0.9])
-    probabilities = torch.stack([1 - second, second]).view(1, 2, 1, 4)
-    kept = guarded(probabilities, torch.zeros(1, 1, 4), coarse, SamplerConfig(keep_margin=0.3))
-    assert kept.argmax(1).flatten().tolist() == [0, 0, 0, 1]
-    assert torch.equal(kept[..., 0], probabilities[..., 0]) and torch.equal(kept[..., 3], probabilities[..., 3])
-
-
 def test_where_there_is_no_coarse_label_refinement_stands() -> None:
     coarse = torch.full((1, 16, 16), IGNORE)
     probabilities = torch.rand(1, 2, 16, 16).softmax(1)
-    settings = SamplerConfig(keep_beyond=2, keep_disagreement=0.0, keep_margin=0.5)
+    settings = SamplerConfig(keep_beyond=2, keep_disagreement=0.0)
     assert torch.equal(guarded(probabilities, torch.ones(1, 16, 16), coarse, settings), probabilities)
 
 

@@ -55,31 +55,12 @@ def test_every_prediction_gives_probabilities(prediction: str, steps: int, input
 
 
 @pytest.mark.parametrize("objective", ["diffusion", "one_shot"])
-def test_a_correction_begins_as_the_settled_coarse_map(objective: str, inputs: tuple) -> None:
-    """However many steps are taken: an untrained refiner changes nothing but what neighbours agree on."""
-    settled = {"rounds": 2, "weight": 6.0, "smooth_weight": 6.0}
-    refiner = tiny(correction=True, settled=settled, self_conditioning=False, objective=objective)
-    known = refiner.settle(*inputs[:2])
-    assert 0 < (known.argmax(1) != inputs[1]).float().mean() < 0.9
+def test_a_correction_begins_as_the_coarse_map(objective: str, inputs: tuple) -> None:
+    """However many steps are taken: an untrained refiner changes nothing."""
+    refiner = tiny(correction=True, self_conditioning=False, objective=objective)
     for steps in (1, 3):
         refined = sample(refiner, *inputs, SamplerConfig(steps=steps, samples=2)).probabilities
-        assert (refined.argmax(1) == known.argmax(1)).all()
-    plain = tiny(correction=True, self_conditioning=False)
-    refined = sample(plain, *inputs, SamplerConfig(steps=1, samples=1)).probabilities
-    assert (refined.argmax(1) == inputs[1]).all()
-
-
-def test_the_settled_map_guides_too(inputs: tuple) -> None:
-    image, coarse, _ = inputs
-    refiner = tiny(settled={"rounds": 1})
-    noisy = torch.randn(3, refiner.latent_channels, 8, 8)
-    torch.nn.init.normal_(refiner.guidance.blocks[0].to_residual.weight)
-    outputs = [
-        refiner(noisy, torch.tensor(700), refiner.prepare(image, coarse, settled))
-        for settled in (None, refiner.settle(image, coarse), torch.full((3, CLASSES, 32, 32), 1 / CLASSES))
-    ]
-    torch.testing.assert_close(outputs[0], outputs[1], atol=0, rtol=0)
-    assert (outputs[0] - outputs[2]).abs().max() > 1e-4
+        assert (refined.argmax(1) == inputs[1]).all()
 
 
 @pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0, 3.0])

@@ -27,6 +27,8 @@ class CoarseConfig(Node):
     folds, one backbone a fold. 0: maps of the final backbone itself."""
     fold_block: int = Field(512, ge=32)
     """Side of the blocks that are dealt to the folds, in pixels."""
+    fold_steps: int = Field(0, ge=0)
+    """Steps of a fold's backbone; 0: as many looks at every pixel as the final one has, which makes fewer steps."""
 
 
 class MeanFieldConfig(Node):
@@ -47,12 +49,9 @@ class MeanFieldConfig(Node):
 class RefinerConfig(Node):
     coarse_input: Literal["ids", "probabilities"] = "ids"
     """What the refiner is given of the coarse map."""
-    settled: MeanFieldConfig = MeanFieldConfig()
-    """A second look at the coarse map guides the refiner, too: what becomes of it once neighbours of one colour have
-    agreed. rounds 0: none."""
     correction: bool = False
-    """label prediction: the denoiser answers with a correction of the coarse map's log-probabilities (of the settled
-    one's, where there is one), so that training begins from that map instead of from nothing."""
+    """label prediction: the denoiser answers with a correction of the coarse map's log-probabilities, so that training
+    begins from that map instead of from nothing."""
     codec: Literal["lossless", "kl-vae"] = "lossless"
     """lossless: space-to-depth of the label embedding; kl-vae: the Stable Diffusion autoencoder."""
     patch: int = Field(4, ge=1)
@@ -109,8 +108,6 @@ class RefinerConfig(Node):
     def _correction_classifies(self) -> RefinerConfig:
         if self.correction and self.prediction != "label":
             raise ValueError("correction needs prediction label")
-        if self.settled.rounds and self.condition_encoder != "pyramid":
-            raise ValueError("settled needs condition_encoder pyramid; the frozen unet takes one coarse map")
         return self
 
     @model_validator(mode="after")
@@ -141,8 +138,6 @@ class SamplerConfig(Node):
     coarse_vote: float = Field(0.0, ge=0)
     """Never worse: weight of the coarse map's vote beside the samples, cast before the mean field; given as ids, a
     coarse label stays unless another is more probable by this much."""
-    keep_margin: Unit = 0.0
-    """Never worse: the coarse label stays where no other is more probable by this much, after vote and mean field."""
     keep_disagreement: Unit = 1.0
     """Never worse: the coarse label stays where the samples' disagreement is above this; 1: nowhere."""
     keep_beyond: int = Field(0, ge=0)

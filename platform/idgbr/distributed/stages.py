@@ -92,7 +92,7 @@ class Stages:
             shutil.rmtree(maps, ignore_errors=True)
         folds = config.coarse.folds
         if folds:
-            mapped = self._held_out(train, maps / f"folds{folds}x{config.coarse.fold_block}")
+            mapped = self._held_out(train, maps / f"folds{folds}x{config.coarse.fold_block}x{self._fold_steps()}")
         else:
             mapped = coarse_maps(train, self.model_folder(coarse), maps, config, "coarse maps, train")
         mapped += coarse_maps(others, self.model_folder(coarse), maps, config, "coarse maps, select and test")
@@ -104,7 +104,7 @@ class Stages:
         config = self.config
         learns = {
             "coarse": coarse.name,
-            "folds": [config.coarse.folds, config.coarse.fold_block],
+            "folds": [config.coarse.folds, config.coarse.fold_block, self._fold_steps()],
             "inference": self._inference_key(),
             "refiner": config.refiner.model_dump(),
             "sampler": config.sampler.model_dump(),
@@ -164,12 +164,14 @@ class Stages:
         for fold in range(config.coarse.folds):
             others = [p for piece, p in zip(pieces, prepared, strict=True) if piece.fold != fold]
             learns = {"fold": [fold, config.coarse.folds, config.coarse.fold_block]}
-            # As many looks at every pixel as the final backbone has: half the ground, half the steps.
-            steps = max(1, round(config.training.coarse.steps * (config.coarse.folds - 1) / config.coarse.folds))
-            training = config.training.coarse.model_copy(update={"steps": steps})
+            training = config.training.coarse.model_copy(update={"steps": self._fold_steps()})
             result = self._stage("coarse", f"coarse-fold{fold}", others, training, learns)
             models.append(self.model_folder(result))
         return held_out_maps(train, pieces, models, folder, config)
+
+    def _fold_steps(self) -> int:
+        config, steps = self.config.coarse, self.config.training.coarse.steps
+        return config.fold_steps or max(1, round(steps * (config.folds - 1) / max(1, config.folds)))
 
     def _stage(
         self,
@@ -182,7 +184,7 @@ class Stages:
         backbone: str = "",
     ) -> StageResult:
         config, data = self.config, data or self.data
-        model = config.coarse.model_dump(exclude={"folds", "fold_block"}) if kind == "coarse" else {}
+        model = config.coarse.model_dump(exclude={"folds", "fold_block", "fold_steps"}) if kind == "coarse" else {}
         augmentation = training.augmentation or config.data.augmentation
         common = {
             "fingerprint": data.fingerprint,

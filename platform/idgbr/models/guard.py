@@ -25,9 +25,8 @@ def voted(probabilities: Tensor, coarse: Tensor, weight: float) -> Tensor:
 def guarded(probabilities: Tensor, disagreement: Tensor, coarse: Tensor, settings: SamplerConfig) -> Tensor:
     """Refined probabilities, kept from where they are not to be trusted.
 
-    Three rules, each off by default: the coarse map stays where no other class is more probable than its own by a
-    margin; where the samples disagree; and far from its own boundaries, where what refinement rewrites is an opinion
-    and no boundary.
+    Two rules, each off by default: the coarse map stays where the samples disagree, and far from its own boundaries,
+    where what refinement rewrites is an opinion and no boundary.
 
     Args:
         probabilities: (N, K, H, W), the refined map.
@@ -42,10 +41,6 @@ def guarded(probabilities: Tensor, disagreement: Tensor, coarse: Tensor, setting
     if settings.keep_beyond:
         keep |= ~near_boundary(ids, settings.keep_beyond)
     planes = _as_planes(coarse, probabilities.shape[1])
-    if settings.keep_margin:
-        own = probabilities.gather(1, ids.clamp(max=probabilities.shape[1] - 1).unsqueeze(1)).squeeze(1)
-        lead = probabilities.amax(1) - own
-        keep |= (lead > 0) & (lead < settings.keep_margin)
     keep &= planes.sum(1) > 0
     return torch.where(keep.unsqueeze(1), planes.to(probabilities.dtype), probabilities)
 

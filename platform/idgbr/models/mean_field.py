@@ -1,4 +1,4 @@
-"""Pixels of one colour, near each other, agree on their class: what refinement may begin with, and its last step.
+"""Pixels of one colour, near each other, agree on their class: the last step of refinement.
 
 Mean-field inference in a conditional random field with Gaussian edge potentials (Krähenbühl & Koltun, 2011), as plain
 tensor arithmetic: neighbours are sampled on rings around a pixel, denser near it, so that a window costs a few

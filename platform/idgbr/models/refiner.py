@@ -20,7 +20,6 @@ from idgbr.models.guard import one_hot
 from idgbr.models.guidance import GuidanceNet, PreparedCondition
 from idgbr.models.label_embedding import LabelEmbedding, LearnedEmbedding, OneHotEmbedding
 from idgbr.models.latent_codec import KlVaeCodec, LosslessCodec
-from idgbr.models.mean_field import mean_field
 from idgbr.models.stable_diffusion import SD15_PROMPT, SD15_UNET, SD15_VAE
 from idgbr.models.unet_halves import down, up
 
@@ -92,9 +91,8 @@ class Refiner(ModelMixin, ConfigMixin):
                     s.image_encoder, s.image_encoder_weights, s.image_encoder_levels, bands, pretrained
                 )
             widths = list(self.denoiser.config["block_out_channels"])
-            given = self.latent_channels * (2 if s.settled.rounds else 1)
             self.encoder = PyramidConditionEncoder(
-                bands, given, self.codec.stride, widths, skips, channels, frozen, s.condition_depth
+                bands, self.latent_channels, self.codec.stride, widths, skips, channels, frozen, s.condition_depth
             )
         self.guidance = GuidanceNet(
             channels, grids, s.guidance_width, s.guidance_heads, s.guidance_layers, s.condition_encoder == "unet"
@@ -118,38 +116,20 @@ class Refiner(ModelMixin, ConfigMixin):
         planes = self.embedding.encode(labels) if ids else self.embedding.encode_probabilities(labels)
         return self.codec.encode(planes)
 
-    @torch.no_grad()
-    def settle(self, image: Tensor, coarse: Tensor) -> Tensor:
-        """The coarse map once neighbours of one colour have agreed, or as it is where the settings ask for no rounds.
-
-        Args:
-            image: (N, B, H, W), normalised.
-            coarse: (N, H, W) class ids or (N, K, H, W) probabilities.
-
-        Returns:
-            (N, K, H, W) probabilities, none below `LEAST`, so that they sum to one or a little more.
-        """
-        planes = coarse.float() if coarse.ndim == 4 else one_hot(coarse, self.classes)
-        return mean_field(planes.clamp(min=LEAST), image, self.settings.settled).clamp(min=LEAST)
-
-    def prepare(self, image: Tensor, coarse: Tensor, settled: Tensor | None = None) -> Guide:
+    def prepare(self, image: Tensor, coarse: Tensor) -> Guide:
         """What guides every step, computed once per tile.
 
         Args:
             image: (N, B, H, W), normalised.
             coarse: (N, H, W) class ids or (N, K, H, W) probabilities.
-            settled: What `settle` gave; computed here where it is not at hand.
         """
         latents = self.codec.encode(image) if isinstance(self.codec, KlVaeCodec) else image
         prompt = self._prompt(image.shape[0])
         given = self.encode_labels(coarse)
-        if settled is None:
-            settled = self.settle(image, coarse)
-        if self.settings.settled.rounds:
-            given = torch.cat([given, self.encode_labels(settled)], 1)
         start = None
         if self.trust is not None:
-            start = self.trust * nn.functional.pixel_unshuffle(settled.log(), self.codec.stride)
+            planes = coarse.float() if coarse.ndim == 4 else one_hot(coarse, self.classes)
+            start = self.trust * nn.functional.pixel_unshuffle(planes.clamp(min=LEAST).log(), self.codec.stride)
         return Guide(self.guidance.prepare(*self.encoder(image, latents, given, prompt)), start)
 
     def forward(

@@ -58,12 +58,11 @@ def sample(
     """
     total = squares = torch.zeros(())
     guide: Guide | None = None
-    settled_coarse = refiner.settle(image, coarse)
     for index in range(settings.samples):
         turn = index % 8 if settings.dihedral else 0
         given = dihedral(coarse, turn)
         if turn or guide is None:
-            guide = refiner.prepare(dihedral(image, turn), given, dihedral(settled_coarse, turn))
+            guide = refiner.prepare(dihedral(image, turn), given)
         noise = dihedral(start_noise(refiner, settings.seed, index, origins, image), turn)
         callback = None if on_step is None else _bind(on_step, index, turn)
         probabilities = denoise(refiner, guide, noise, settings, given, callback)
@@ -72,8 +71,8 @@ def sample(
         squares = squares.to(probabilities.device) + probabilities.square().sum(1)
     mean = total / settings.samples
     disagreement = (squares / settings.samples - mean.square().sum(1)).clamp(min=0)
-    settled = mean_field(voted(mean, coarse, settings.coarse_vote), image, settings.mean_field)
-    return Refined(guarded(settled, disagreement, coarse, settings), 1 - mean.amax(1), disagreement)
+    agreed = mean_field(voted(mean, coarse, settings.coarse_vote), image, settings.mean_field)
+    return Refined(guarded(agreed, disagreement, coarse, settings), 1 - mean.amax(1), disagreement)
 
 
 def start_noise(refiner: Refiner, seed: int, index: int, origins: Tensor, image: Tensor) -> Tensor:
