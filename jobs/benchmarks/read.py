@@ -4,23 +4,32 @@
     python jobs/benchmark.py read --input ortho.tif --window 512
 
 The same pixels lie in a tiled and in a striped file, compressed. Windows come row by row, as refining reads them, and
-in groups of 64 from anywhere, as training does: ours sorts a group. Seconds are the processor's own, the page cache is
-warm.
+in groups of 64 from anywhere, as training does: ours sorts a group. Ours also says which pixels are valid; of the other
+two loops over rasterio one asks for masked windows, which do so too, and the plain one knows nothing of validity. All
+run in one process with the environment of Ray's workers. Seconds are the processor's own, the page cache is warm.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from idgbr.cli import JobFlags
+
+if TYPE_CHECKING:
+    from idgbr.raster.grid import Window
+
+DEFAULT_CACHE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 20
+"""GDAL's own, in bytes."""
 
 
 class Flags(JobFlags):
@@ -38,46 +47,66 @@ class Flags(JobFlags):
     """Runs of each, in turn; the fastest counts."""
 
 
+def ours(path: str, places: Sequence[Window]) -> None:
+    from idgbr.raster.gdal import gdal_env
+    from idgbr.raster.scene import Scene
+
+    scene = Scene(path)
+    with gdal_env(path):
+        for first in range(0, len(places), 64):
+            for place in sorted(places[first : first + 64], key=lambda place: (place.row, place.col)):
+                scene.read(place)
+
+
+def plain(path: str, places: Sequence[Window], **options: bool) -> None:
+    import rasterio
+
+    with rasterio.Env(GDAL_CACHEMAX=DEFAULT_CACHE), rasterio.open(path) as file:
+        for place in places:
+            file.read(window=place.to_rasterio(), **options)
+
+
+def masked(path: str, places: Sequence[Window]) -> None:
+    plain(path, places, masked=True)
+
+
+def torchgeo(path: str, places: Sequence[Window]) -> None:
+    import rasterio
+    from torchgeo.datasets import RasterDataset
+
+    with rasterio.Env(GDAL_CACHEMAX=DEFAULT_CACHE), rasterio.open(path) as file:
+        dataset = RasterDataset(paths=[path], cache=True)
+        for place in places:
+            left, top = file.transform @ (place.col, place.row)
+            right, bottom = file.transform @ (place.stop_col, place.stop_row)
+            dataset[left:right, bottom:top]
+
+
+READERS: dict[str, Callable[[str, Sequence[Window]], None]] = {
+    "ours": ours, "plain rasterio": plain, "masked rasterio": masked, "torchgeo": torchgeo,
+}  # fmt: skip
+
+
+def seconds_of(reader: str, path: str, places: Sequence[Window]) -> float:
+    """Processor seconds of one run, in a thread that takes its handles, and their blocks, with it."""
+    began = time.process_time()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(READERS[reader], path, places).result()
+    return time.process_time() - began
+
+
 def main(flags: Flags) -> dict[str, object]:
     """Reads and compares."""
     import numpy as np
-    import rasterio
     from rich.console import Console
     from rich.table import Table
 
     from benchmarks._tiny import write_raster
-    from idgbr.raster.gdal import gdal_env
+    from idgbr.distributed.session import worker_environment
     from idgbr.raster.grid import Window
-    from idgbr.raster.scene import Scene
     from idgbr.raster.windows import plan_windows
 
-    default_cache = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 20  # GDAL's own
-
-    def ours(path: str, places: Sequence[Window]) -> None:
-        scene = Scene(path)
-        with gdal_env(path):
-            for first in range(0, len(places), 64):
-                for place in sorted(places[first : first + 64]):
-                    scene.read(place)
-
-    def plain(path: str, places: Sequence[Window]) -> None:
-        with rasterio.Env(GDAL_CACHEMAX=default_cache), rasterio.open(path) as file:
-            for place in places:
-                file.read(window=place.to_rasterio())
-
-    def torchgeo(path: str, places: Sequence[Window]) -> None:
-        from torchgeo.datasets import RasterDataset
-
-        with rasterio.Env(GDAL_CACHEMAX=default_cache), rasterio.open(path) as file:
-            dataset = RasterDataset(paths=[path], cache=True)
-            for place in places:
-                left, top = file.transform @ (place.col, place.row)
-                right, bottom = file.transform @ (place.stop_col, place.stop_row)
-                dataset[left:right, bottom:top]
-
-    readers: dict[str, Callable[[str, Sequence[Window]], None]] = {"ours": ours, "plain rasterio": plain}
-    if importlib.util.find_spec("torchgeo"):
-        readers["torchgeo"] = torchgeo
+    readers = [name for name in READERS if name != "torchgeo" or importlib.util.find_spec("torchgeo")]
     plan = plan_windows(flags.size, flags.size, flags.window, flags.window // 4)
     inside = [place for place in plan if place.stop_row <= flags.size and place.stop_col <= flags.size]
     rows, cols = np.random.default_rng(0).integers(0, flags.size - flags.window + 1, (2, flags.windows)).tolist()
@@ -89,18 +118,20 @@ def main(flags: Flags) -> dict[str, object]:
     for heading in ("file", "windows", *(f"{name} (1/s)" for name in readers), "ratio"):
         table.add_column(heading, justify="left" if heading in ("file", "windows") else "right")
     ratios = {}
-    with tempfile.TemporaryDirectory() as folder:
+    os.environ.update(worker_environment(1))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process,
+    ):
         for kind in ("tiled", "striped"):
             path = str(Path(folder, f"{kind}.tif"))
             write_raster(path, flags.size, flags.input, tiled=kind == "tiled")
             for order, places in orders.items():
                 seconds = dict.fromkeys(readers, float("inf"))
                 for _ in range(flags.repeats):
-                    for name, read in readers.items():
-                        began = time.process_time()
-                        with ThreadPoolExecutor(1) as thread:  # which takes its handles, and their blocks, with it
-                            thread.submit(read, path, places).result()
-                        seconds[name] = min(seconds[name], time.process_time() - began)
+                    for name in readers:
+                        taken = process.submit(seconds_of, name, path, places).result()
+                        seconds[name] = min(seconds[name], taken)
                 ratio = min(value for name, value in seconds.items() if name != "ours") / seconds["ours"]
                 ratios[f"{kind}, {order}"] = round(ratio, 3)
                 speeds = (f"{len(places) / value:.0f}" for value in seconds.values())

@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +21,8 @@ GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 
 REMOTE = {"s3://": "/vsis3/", "gs://": "/vsigs/", "https://": "/vsicurl/https://", "http://": "/vsicurl/http://"}
 
+_REMOTE_PREFIXES = (*REMOTE, "/vsi")
+
 _OPEN_DATASETS = 8
 """Handles kept per thread: neighbouring windows of a few scenes, not a folder of chips."""
 
@@ -29,6 +31,8 @@ _local = threading.local()
 
 def gdal_path(uri: str) -> str:
     """The name GDAL knows a file by: s3:// and gs:// through their virtual file systems, local paths as they are."""
+    if "://" not in uri:
+        return uri  # asked for every window
     for scheme, prefix in REMOTE.items():
         if uri.startswith(scheme):
             return prefix + uri[len(scheme) :]
@@ -43,7 +47,7 @@ def absolute(uri: str) -> str:
 
 
 def is_remote(uri: str) -> bool:
-    return uri.startswith(tuple(REMOTE)) or uri.startswith("/vsi")
+    return uri.startswith(_REMOTE_PREFIXES)
 
 
 def s3_endpoint() -> str | None:
@@ -71,8 +75,7 @@ def _options(remote: bool, endpoint: str | None, cache_mb: int) -> dict[str, Any
     return options
 
 
-@contextmanager
-def gdal_env(uri: str = "", cache_mb: int = 64) -> Iterator[None]:
+def gdal_env(uri: str = "", cache_mb: int = 64) -> AbstractContextManager[None]:
     """GDAL's settings for reading or writing `uri`: one thread, a small block cache, no listing of buckets.
 
     GDAL finds credentials by itself (environment, profiles, instance roles), hence no session of rasterio's. It takes
@@ -81,9 +84,11 @@ def gdal_env(uri: str = "", cache_mb: int = 64) -> Iterator[None]:
     """
     wanted = _options(is_remote(uri), s3_endpoint() if uri.startswith("s3://") else None, cache_mb)
     around = getattr(_local, "options", None)
-    if wanted is around or wanted == around:
-        yield
-        return
+    return nullcontext() if wanted is around or wanted == around else _entered(wanted, around)
+
+
+@contextmanager
+def _entered(wanted: dict[str, Any], around: dict[str, Any] | None) -> Iterator[None]:
     _local.options = wanted
     try:
         with rasterio.Env(session=DummySession(), **wanted):

@@ -123,7 +123,7 @@ class Scene:
             selected, file = source.indexes(self.bands), source.file
             return SceneProfile(
                 driver=file.driver,
-                dtype=np.result_type(*(file.dtypes[i - 1] for i in selected)).name,
+                dtype=source.dtype(selected).name,
                 bands=tuple(source.band_names()),
                 selected=tuple(selected),
                 height=file.height,
@@ -158,8 +158,7 @@ class Scene:
             inside = inside and inside.intersect(source.grid.window)
             if inside == wanted:
                 return source.read(wanted, indexes)
-            dtype = np.result_type(*(source.file.dtypes[i - 1] for i in indexes))
-            pixels = np.zeros((len(indexes), window.height, window.width), dtype=dtype)
+            pixels = np.zeros((len(indexes), window.height, window.width), dtype=source.dtype(indexes))
             valid = np.zeros((window.height, window.width), dtype=bool)
             if inside is not None:
                 rows, cols = inside.slices((wanted.row, wanted.col))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ class Source:
         self.nodata = nodata if nodata is not None else self.file.nodata
         self._alpha = next((i for i, c in enumerate(self._colours, 1) if c == ColorInterp.alpha), None)
         flags = self.file.mask_flag_enums[0]
+        self._alike = len(set(self.file.dtypes)) == 1
         self._masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
         self.dataset: Any = self.file
         if factor is not None:
@@ -107,6 +109,10 @@ class Source:
         pairs = zip(self.file.descriptions, self._colours, strict=True)
         return [description or colour.name for description, colour in pairs]
 
+    def dtype(self, indexes: Sequence[int]) -> np.dtype[Any]:
+        """The dtype that holds the values of all these bands."""
+        return np.result_type(*(self.file.dtypes[i - 1] for i in indexes))
+
     def read(self, window: Window, indexes: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Pixels and validity of a window that lies inside.
 
@@ -120,9 +126,8 @@ class Source:
             UserError: the file is damaged there.
         """
         area = window.to_rasterio()
-        dtype = np.result_type(*(self.file.dtypes[i - 1] for i in indexes))
         try:
-            pixels = self.dataset.read(indexes, window=area, out_dtype=dtype)
+            pixels = self.dataset.read(indexes, window=area, out_dtype=None if self._alike else self.dtype(indexes))
             valid = np.ones(pixels.shape[1:], dtype=bool)
             if self._alpha is not None:
                 valid &= self.dataset.read(self._alpha, window=area) != 0
