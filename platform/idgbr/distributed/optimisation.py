@@ -158,12 +158,8 @@ class Optimisation:
         self.task.model.train()
         self.optimiser.zero_grad(set_to_none=True)
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
-        # Any constant keeps the gradients' size sensible for half precision; it is taken out again below.
-        nominal = float(max(piece["label"].numel() for piece in pieces))
-        if self.world > 1:
-            biggest = torch.tensor(nominal, device=self.device)
-            dist.all_reduce(biggest, op=dist.ReduceOp.MAX)
-            nominal = float(biggest)
+        # A constant that all ranks know keeps the gradients' size sensible for half precision; it is taken out again.
+        nominal = float(self.training.batch * pieces[0]["label"][0].numel())
         for i, piece in enumerate(pieces):
             with self._reducing(last=i == len(pieces) - 1):
                 with self.autocast():

@@ -23,8 +23,9 @@ REMOTE = {"s3://": "/vsis3/", "gs://": "/vsigs/", "https://": "/vsicurl/https://
 
 _REMOTE_PREFIXES = (*REMOTE, "/vsi")
 
-_OPEN_DATASETS = 8
-"""Handles kept per thread: neighbouring windows of a few scenes, not a folder of chips."""
+_OPEN_DATASETS = 32
+"""Handles kept per thread: image, label and coarse map of ten scenes, whose decoded blocks go when a handle does. Not
+a folder of chips."""
 
 _local = threading.local()
 
