@@ -71,8 +71,9 @@ def test_own_coarse_map_and_sheets(ray_session: None, tmp_path: Path, model: str
 
 def test_a_damaged_block_is_nodata_and_told(ray_session: None, tmp_path: Path, model: str) -> None:
     """Beyond --max-unreadable the job fails, but keeps what it did; within it the rest of the map is as it was."""
+    alone = ResourcesConfig(infer_workers=1, cpus_per_worker=0.5)  # what three jobs spend is the start of their workers
     plain = toy_region(tmp_path, "scene", 320).image
-    clean = refine(RefineRequest(model, (plain.uri,), str(tmp_path / "clean")), RESOURCES)
+    clean = refine(RefineRequest(model, (plain.uri,), str(tmp_path / "clean")), alone)
     with rasterio.open(plain.uri) as source:
         profile, pixels = source.profile | {"compress": "DEFLATE"}, source.read()
     damaged = tmp_path / "damaged.tif"
@@ -87,9 +88,9 @@ def test_a_damaged_block_is_nodata_and_told(ray_session: None, tmp_path: Path, m
     with pytest.raises(
         UserError, match=r"1 of \d+ windows cannot be read, more than --max-unreadable 0.01.*row"
     ) as told:
-        refine(request, RESOURCES)
+        refine(request, alone)
     assert "damaged" in str(told.value) and not list((tmp_path / "maps").glob("*.tif"))
-    done = refine(replace(request, max_unreadable=0.5), RESOURCES)
+    done = refine(replace(request, max_unreadable=0.5), alone)
     maps = [rasterio.open(path).read(1) for path in [*clean["maps"], *done["maps"]]]
     # Windows of 64 px every 48 reach into the block from row and column 48 on; others cover all but 64 to 144.
     nodata = maps[0] == IGNORE
