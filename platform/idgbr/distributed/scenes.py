@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, cast
 
@@ -248,14 +248,14 @@ def predict_scenes(
         num_gpus=resources.gpus_per_worker or None,
         fn_constructor_kwargs={"predictor": predictor, "channels": channels},
     )
-    rows = _rows(predicted)
-    with Progress(title, total) as progress:
+    # Closed while Ray runs: an error's traceback keeps it, and ended later it would start a Ray to tell what it did.
+    with closing(_rows(predicted)) as rows, Progress(title, total) as progress:
         for number, task in enumerate(planned):
             _write_scene(number, task, rows, channels, size, overlap, progress)
     return time.monotonic() - started
 
 
-def _rows(dataset: ray.data.Dataset) -> Iterator[Columns]:
+def _rows(dataset: ray.data.Dataset) -> Generator[Columns, None, None]:
     for batch in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
         columns = cast(Columns, batch)
         for i in range(len(columns["window"])):
