@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from idgbr.models.coarse import padded_logits
 from idgbr.models.guard import one_hot
 from idgbr.models.package import load_model
 from idgbr.models.precision import autocast
-from idgbr.models.sampler import OnStep, sample
+
+if TYPE_CHECKING:
+    from idgbr.models.sampler import OnStep
 
 Part = Literal["coarse", "refiner"]
 
@@ -111,6 +113,8 @@ class Predictor:
         """
         if self.refiner is None:
             raise UserError("this model has no stage 2")
+        from idgbr.models.sampler import sample  # after the refiner, which is what takes seconds to import
+
         height, width = images.shape[-2:]
         image = self._padded(self._normalised(images, valid))
         given = self._padded(self._coarse_tensor(coarse))

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,7 +26,9 @@ from idgbr.config.models import CoarseConfig, RefinerConfig, SamplerConfig
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.errors import UserError
 from idgbr.models.coarse import build_coarse
-from idgbr.models.refiner import Refiner
+
+if TYPE_CHECKING:
+    from idgbr.models.refiner import Refiner
 
 FORMAT_VERSION = 1
 SPEC_FILE = "model.json"
@@ -172,6 +174,8 @@ def build_refiner(
         pretrained: Load the frozen image encoder's weights.
         start: Model folder whose denoiser and autoencoder it is shaped like; default: as the settings say.
     """
+    from idgbr.models.refiner import Refiner  # seconds to import, and workers of stage 1 need none of it
+
     parts: dict[str, Any] = {}
     architecture = Path(start) / "refiner" / _ARCHITECTURE if start else None
     if architecture is not None and architecture.is_file():
