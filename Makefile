@@ -14,6 +14,10 @@ export IDGBR_DATA ?= $(CURDIR)/.data
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export MPLBACKEND ?= Agg
 
+# Two processes of tests, each with a Ray of its own. The slow ones fill a machine one by one: they start clusters, and
+# two at once may wait for a start longer than Ray does.
+PARALLEL ?= --numprocesses 2 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-slow browser lint clean
 
@@ -47,7 +51,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
 test: lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" $(PARALLEL)
 
 test-slow: $(STAMP) browser
 	$(BIN)/pytest -m slow

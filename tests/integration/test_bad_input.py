@@ -112,6 +112,7 @@ def test_a_model_that_does_not_exist(name: str, tmp_path: Path, capsys: Any, mon
     assert name.split("/")[1].split("@")[0] in said["message"]
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_coarse_maps_that_do_not_fit(
     toy_model: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

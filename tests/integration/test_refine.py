@@ -19,7 +19,7 @@ from idgbr.errors import UserError
 from idgbr.raster.grid import Window
 
 SIZE = 160
-RESOURCES = ResourcesConfig(infer_workers=2, cpus_per_worker=0.5)
+RESOURCES = ResourcesConfig(infer_workers=1, cpus_per_worker=0.5)  # their start is what takes time here
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_a_map_keeps_the_scene_s_georeference_and_nodata(ray_session: None, tmp_
 
 
 def test_own_coarse_map_and_sheets(ray_session: None, tmp_path: Path, model: str) -> None:
-    """Two halves of a scene as sheets give the same map as the scene."""
+    """Two halves of a scene as sheets, on one worker, give the same map as the scene on two."""
     region = toy_region(tmp_path, "whole", SIZE)
     (tmp_path / "sheets").mkdir()
     (tmp_path / "coarse").mkdir()
@@ -60,7 +60,8 @@ def test_own_coarse_map_and_sheets(ray_session: None, tmp_path: Path, model: str
                 profile = source.profile | {"height": 80, "transform": source.window_transform(window)}
                 with rasterio.open(tmp_path / folder / f"s{i}.tif", "w", **profile) as out:
                     out.write(source.read(window=window))
-    whole = refine(RefineRequest(model, (region.image.uri,), str(tmp_path / "one"), coarse=(region.label,)), RESOURCES)
+    two = RESOURCES.model_copy(update={"infer_workers": 2})
+    whole = refine(RefineRequest(model, (region.image.uri,), str(tmp_path / "one"), coarse=(region.label,)), two)
     parts = refine(
         RefineRequest(model, (str(tmp_path / "sheets"),), str(tmp_path / "two"), coarse=(str(tmp_path / "coarse"),)),
         RESOURCES,
@@ -71,9 +72,8 @@ def test_own_coarse_map_and_sheets(ray_session: None, tmp_path: Path, model: str
 
 def test_a_damaged_block_is_nodata_and_told(ray_session: None, tmp_path: Path, model: str) -> None:
     """Beyond --max-unreadable the job fails, but keeps what it did; within it the rest of the map is as it was."""
-    alone = ResourcesConfig(infer_workers=1, cpus_per_worker=0.5)  # what three jobs spend is the start of their workers
     plain = toy_region(tmp_path, "scene", 320).image
-    clean = refine(RefineRequest(model, (plain.uri,), str(tmp_path / "clean")), alone)
+    clean = refine(RefineRequest(model, (plain.uri,), str(tmp_path / "clean")), RESOURCES)
     with rasterio.open(plain.uri) as source:
         profile, pixels = source.profile | {"compress": "DEFLATE"}, source.read()
     damaged = tmp_path / "damaged.tif"
@@ -88,9 +88,9 @@ def test_a_damaged_block_is_nodata_and_told(ray_session: None, tmp_path: Path, m
     with pytest.raises(
         UserError, match=r"1 of \d+ windows cannot be read, more than --max-unreadable 0.01.*row"
     ) as told:
-        refine(request, alone)
+        refine(request, RESOURCES)
     assert "damaged" in str(told.value) and not list((tmp_path / "maps").glob("*.tif"))
-    done = refine(replace(request, max_unreadable=0.5), alone)
+    done = refine(replace(request, max_unreadable=0.5), RESOURCES)
     maps = [rasterio.open(path).read(1) for path in [*clean["maps"], *done["maps"]]]
     # Windows of 64 px every 48 reach into the block from row and column 48 on; others cover all but 64 to 144.
     nodata = maps[0] == IGNORE

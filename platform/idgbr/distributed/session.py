@@ -91,6 +91,8 @@ def _start_local(resources: ResourcesConfig) -> None:
         os.environ["RAY_AUTH_TOKEN_PATH"] = _own_token()
     # Ray starts workers at nice 15: beside any other busy process they would hardly run.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Those started ahead lack the environment below, so nothing would ever run in them.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # that it is protected is no warning
     # Workers alone must not take all there is, or nothing is left to read their windows.
     workers = max(resources.train_workers, resources.infer_workers)
