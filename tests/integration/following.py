@@ -30,7 +30,6 @@ from serve_apps.reconciler import Flags, target
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 8
-PAUSE_S = 1.0
 _PATIENCE_S = 1200.0
 """Nothing here takes a minute on a quiet machine."""
 _RAY = """
@@ -260,7 +259,7 @@ class Answer:
 
 
 class Load:
-    """Clients that send the next image a moment after the map of the last: without it nothing else gets a processor."""
+    """Clients that send the next image as soon as they have the map of the last."""
 
     def __init__(self, url: str, pictures: Sequence[Picture]) -> None:
         self._url, self._pictures, self._over = url, pictures, threading.Event()
@@ -287,7 +286,7 @@ class Load:
 
     def _ask(self, client: int) -> None:
         turn = client
-        while not self._over.wait(PAUSE_S):
+        while not self._over.is_set():
             picture, begun = turn % len(self._pictures), time.monotonic()
             turn += 1
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
@@ -22,8 +23,6 @@ def build_coarse(config: CoarseConfig, classes: int, bands: int, pretrained: boo
     Raises:
         UserError: The decoder, the encoder or its weights do not exist or do not fit.
     """
-    import segmentation_models_pytorch as smp  # seconds to import, and workers of stage 2 need none of it
-
     weights = config.weights if pretrained else NONE
     try:
         model = smp.create_model(

@@ -6,6 +6,7 @@ encoder looks at the image, and a small trained one at image and coarse map toge
 
 from __future__ import annotations
 
+import timm
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
@@ -53,8 +54,6 @@ class FrozenImageEncoder(nn.Module):
     """
 
     def __init__(self, name: str, weights: str, levels: list[int], bands: int, pretrained: bool) -> None:
-        import timm  # seconds to import, and only this encoder needs it
-
         super().__init__()
         try:
             self.model = timm.create_model(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -120,8 +121,6 @@ def align(
         return None
     if settings.teacher == BACKBONE:
         return Alignment(refiner, _backbone(backbone, normalisation), settings)
-    import timm  # seconds to import, and a run without a teacher needs none of it
-
     try:
         model = timm.create_model(
             settings.teacher,
