@@ -21,7 +21,7 @@ def plain_loop(
     """DDIM over all steps: noise to clean latents, (N, L, h, w) each."""
     schedule = build_schedule(refiner.settings, "leading")
     schedule.set_timesteps(steps)
-    for timestep in schedule.timesteps:
+    for timestep in schedule.timesteps.to(latents.device):
         noise = plain_prediction(refiner, image_latents, coarse_latents, latents, timestep, guidance)
         latents = schedule.step(noise, int(timestep), latents).prev_sample
     return latents

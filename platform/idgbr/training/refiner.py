@@ -39,6 +39,7 @@ class RefinerTask:
         normalisation: Unused here; batches come normalised.
         init: Model folder, or file of weights, to start from.
         backbone: Model folder whose stage 1 teaches, where alignment asks for it.
+        model: The refiner to train as it is; default: one that begins as the settings and `init` say.
     """
 
     def __init__(
@@ -48,13 +49,14 @@ class RefinerTask:
         normalisation: Normalisation,
         init: str | None = None,
         backbone: str = "",
+        model: Refiner | None = None,
     ) -> None:
         self.step = 0
         self.settings: RefinerConfig = config.refiner
         # A measurement ranks checkpoints of one run: one sample says enough, and costs a fraction.
         self.sampler = config.sampler.model_copy(update={"samples": 1, "dihedral": False})
         self.classes = len(config.data.classes)
-        self.model = begin_refiner(self.settings, self.classes, bands, init)
+        self.model = model or begin_refiner(self.settings, self.classes, bands, init)
         if init is not None:
             load_matching(self.model, load_part(init, "refiner"), init)
         if config.training.refiner.gradient_checkpointing:
