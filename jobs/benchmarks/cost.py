@@ -54,6 +54,7 @@ def main(flags: Flags, experiment: Experiment) -> dict[str, object]:
     for batch in flags.batches:
         step, peak = _train(experiment, training, device, batch, flags.steps)
         window = _refine(experiment, flags.precision, device, batch, flags.steps)
+        predicted = cost.training_bytes(batch, training, half, training.gradient_checkpointing)
         flop = batch * (cost.step_flop + (cost.recomputed_flop if training.gradient_checkpointing else 0))
         rows.append(
             {
@@ -63,7 +64,7 @@ def main(flags: Flags, experiment: Experiment) -> dict[str, object]:
                 "window_seconds": window / batch,
                 "window_tflops": batch * cost.tile_flop / window / 1e12,
                 "gigabytes": peak,
-                "predicted_gigabytes": cost.training_bytes(batch, training, half, training.gradient_checkpointing) / 1e9,
+                "predicted_gigabytes": predicted / 1e9,
             }
         )
     table = Table(title=f"stage 2 of {experiment.data.name} on {_name(device)}, {flags.precision}")
