@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -57,6 +58,13 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], N
     client.create_bucket(Bucket="maps")
     yield lambda key, body: client.put_object(Bucket="maps", Key=key, Body=body) and None
     server.stop()
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hugging Face's client offline, with nothing kept from before."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
 
 
 @pytest.fixture(scope="session")

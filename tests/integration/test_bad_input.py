@@ -201,6 +201,10 @@ def test_faults_of_the_configuration(tmp_path: Path, capsys: Any, monkeypatch: p
         said = job(capsys, monkeypatch, "pipeline", "--config", path, *words)
         assert said["exit_code"] == 2, said["text"]
         assert expected in said["message"]
+    # What waits for GPUs that a machine does not have would wait for ever.
+    said = job(capsys, monkeypatch, "pipeline", "--config", path, "--resources.gpus_per_worker", 64)
+    assert said["exit_code"] == 2, said["text"]
+    assert "resources.gpus_per_worker 64: Ray found" in said["message"] and "ray_address" in said["message"]
     path.write_text(path.read_text().replace("classes:", "clases:"))
     said = job(capsys, monkeypatch, "pipeline", "--config", path)
     assert said["exit_code"] == 2

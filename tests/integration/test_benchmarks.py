@@ -46,6 +46,14 @@ def test_the_savings_are_exact_and_counted() -> None:
     assert 25 / 3 * found["paper_tflop"]["plain"] == pytest.approx(66.3, abs=0.2)
 
 
+def test_what_a_dry_run_predicts_is_measured() -> None:
+    found = outputs("cost", "--config", "configs/demo.yaml", "--batches", "1,2", "--steps", "1")
+    assert [row["batch"] for row in found["rows"]] == [1, 2]
+    for row in found["rows"]:
+        assert row["step_seconds"] > 0 and row["window_seconds"] > 0 and row["predicted_gigabytes"] > 0
+        assert row["gigabytes"] is None or row["gigabytes"] < row["predicted_gigabytes"]
+
+
 def test_every_file_and_order_is_read() -> None:
     found = outputs("read", "--size", "512", "--windows", "20", "--window", "64", "--repeats", "1")
     assert len(found["ratios"]) == 4 and all(ratio > 0 for ratio in found["ratios"].values())

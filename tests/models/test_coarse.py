@@ -68,6 +68,16 @@ def test_what_does_not_exist_or_fit_is_named(config: CoarseConfig, message: str)
         build_coarse(config, 2, 3)
 
 
+@pytest.mark.usefixtures("no_hub")
+def test_a_hub_out_of_reach() -> None:
+    """Decoder's, refiner's: the key that would do without is named."""
+    with pytest.raises(UserError, match="coarse.weights 'hub': the weights could not be fetched"):
+        build_coarse(CoarseConfig(encoder="tu-resnet10t", weights="hub"), 2, 3)
+    with pytest.raises(UserError, match="refiner.image_encoder_weights 'hub'"):
+        FrozenImageEncoder("resnet10t", "hub", [0], 3, pretrained=True)
+    FrozenImageEncoder("resnet10t", "hub", [0], 3, pretrained=False)
+
+
 def test_damaged_weights(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(b"not a zip")
     with pytest.raises(UserError, match="not a readable state dict"):

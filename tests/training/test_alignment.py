@@ -78,3 +78,9 @@ def test_a_vit_sees_whole_patches_of_seven_eighths() -> None:
 def test_what_is_no_vit_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="expected a ViT"):
         align(tiny(), AlignmentConfig(teacher=name, weights="none"), 3, IMAGENET)
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_teacher_out_of_reach() -> None:
+    with pytest.raises(UserError, match="training.refiner.alignment.weights 'hub'.*path of a state dict"):
+        align(tiny(), AlignmentConfig(teacher="vit_small_patch14_dinov2"), 3, IMAGENET)

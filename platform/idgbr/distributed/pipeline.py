@@ -74,7 +74,7 @@ def _run(config: Experiment, fresh: bool, start: str, evaluate: bool) -> Outcome
     origin = str(resolve(start, config.tracking.uri)[0]) if start else ""
     if origin:
         _check_start(config, load_spec(origin), start)
-    with start_ray(config.resources):
+    with start_ray(config.resources, trains=True):
         data = prepare_data(config.data, folders.data)
         with Tracker(config.tracking, _name(config, data, start), config, data.fingerprint, fresh=fresh) as tracker:
             stages = Stages(config, data, tracker, fresh, origin)

@@ -60,7 +60,7 @@ def run_quality(config: Experiment, settings: Sequence[Setting], split: str, see
     """
     folders = Folders(Path(config.resources.storage).resolve())
     console = Console(width=160)
-    with start_ray(config.resources):
+    with start_ray(config.resources, trains=True):
         data = prepare_data(config.data, folders.data)
         place = folders.root / "benchmarks" / f"quality-{config.data.name}-{split}"
         place.mkdir(parents=True, exist_ok=True)

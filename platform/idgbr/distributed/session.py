@@ -47,15 +47,19 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 @contextmanager
-def start_ray(resources: ResourcesConfig) -> Iterator[None]:
+def start_ray(resources: ResourcesConfig, trains: bool = False) -> Iterator[None]:
     """Run the body inside a Ray cluster.
 
     A Ray this process is already connected to is used and left alone, and so is a running cluster
     (`resources.ray_address`, else `RAY_ADDRESS`, which `ray job submit` sets). Otherwise a Ray of
     `resources.logical_cpus` CPUs starts on this machine and ends with the body.
 
+    Args:
+        resources: Where Ray is, or what a local one declares.
+        trains: The body trains, for which all its workers have to fit at once.
+
     Raises:
-        UserError: no cluster answers at the address.
+        UserError: no cluster answers at the address, or this machine has too few GPUs.
     """
     if ray.is_initialized():
         quiet_ray_data()
@@ -68,6 +72,8 @@ def start_ray(resources: ResourcesConfig) -> Iterator[None]:
     else:
         _start_local(resources)
     try:
+        if not address and resources.gpus_per_worker:
+            _check_gpus(resources, trains)
         quiet_ray_data()
         yield
     finally:
@@ -105,6 +111,19 @@ def _start_local(resources: ResourcesConfig) -> None:
         log_to_driver=False,
         runtime_env={"env_vars": worker_environment(resources.threads_per_worker)},
     )
+
+
+def _check_gpus(resources: ResourcesConfig, trains: bool) -> None:
+    """A local Ray never gets more GPUs than it found: what asks for more would wait for ever, without a word."""
+    found, share = ray.cluster_resources().get("GPU", 0.0), resources.gpus_per_worker
+    workers = (resources.min_train_workers or resources.train_workers) if trains else 1
+    if found < share * workers:
+        fitting = int(found / share)
+        way = f"resources.train_workers {fitting}" if fitting else "resources.gpus_per_worker 0 for processors alone"
+        raise UserError(
+            f"resources.gpus_per_worker {share:g}: Ray found {found:g} GPUs on this machine, {workers} worker(s) need "
+            f"{share * workers:g}; set {way}, or resources.ray_address to a cluster that has them"
+        )
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from idgbr.config.models import CoarseConfig
 from idgbr.errors import UserError
-from idgbr.models.pretrained import HUB, NONE, load_encoder_weights
+from idgbr.models.pretrained import HUB, NONE, fetching, load_encoder_weights
 
 
 def build_coarse(config: CoarseConfig, classes: int, bands: int, pretrained: bool = True) -> nn.Module:
@@ -21,18 +21,19 @@ def build_coarse(config: CoarseConfig, classes: int, bands: int, pretrained: boo
         pretrained: False skips the encoder's weights, for a network that is about to be loaded.
 
     Raises:
-        UserError: The decoder, the encoder or its weights do not exist or do not fit.
+        UserError: The decoder, the encoder or its weights do not exist, cannot be fetched or do not fit.
     """
     weights = config.weights if pretrained else NONE
     try:
-        model = smp.create_model(
-            config.decoder,
-            encoder_name=config.encoder,
-            encoder_weights="imagenet" if weights == HUB else None,
-            in_channels=bands,
-            classes=classes,
-            **config.options,
-        )
+        with fetching("coarse.weights"):
+            model = smp.create_model(
+                config.decoder,
+                encoder_name=config.encoder,
+                encoder_weights="imagenet" if weights == HUB else None,
+                in_channels=bands,
+                classes=classes,
+                **config.options,
+            )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         options = f" and coarse.options {config.options}" if config.options else ""
         raise UserError(

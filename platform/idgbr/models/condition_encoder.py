@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from idgbr.errors import UserError
-from idgbr.models.pretrained import HUB, NONE, load_encoder_weights
+from idgbr.models.pretrained import HUB, NONE, fetching, load_encoder_weights
 from idgbr.models.unet_halves import down
 
 Pair = tuple[list[Tensor], list[Tensor]]
@@ -50,15 +50,16 @@ class FrozenImageEncoder(nn.Module):
         pretrained: False leaves the weights to be loaded with the model around it.
 
     Raises:
-        UserError: timm knows no such model.
+        UserError: timm knows no such model, or its weights cannot be had.
     """
 
     def __init__(self, name: str, weights: str, levels: list[int], bands: int, pretrained: bool) -> None:
         super().__init__()
         try:
-            self.model = timm.create_model(
-                name, pretrained=pretrained and weights == HUB, num_classes=0, in_chans=bands
-            )
+            with fetching("refiner.image_encoder_weights"):
+                self.model = timm.create_model(
+                    name, pretrained=pretrained and weights == HUB, num_classes=0, in_chans=bands
+                )
         except RuntimeError as error:
             raise UserError(f"refiner.image_encoder {name!r}: {error}") from error
         info: list[dict[str, int]] = self.model.feature_info  # type: ignore[assignment]

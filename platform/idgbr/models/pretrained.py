@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,6 +15,23 @@ from idgbr.errors import UserError
 HUB = "hub"
 NONE = "none"
 PACKAGE = "package:efficientnet-lite0"
+
+
+@contextmanager
+def fetching(key: str) -> Iterator[None]:
+    """Around what may fetch weights from a hub.
+
+    Raises:
+        UserError: The hub does not answer, or holds no such weights; names the key that chooses other ones.
+    """
+    try:
+        yield
+    except OSError as error:  # what the hub's client raises, whatever it was
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"{key} {HUB!r}: the weights could not be fetched ({reason}); expected a hub that this machine reaches, or "
+            f"instead the path of a state dict (.pth, .pt, .safetensors) or {NONE!r}"
+        ) from error
 
 
 def load_encoder_weights(model: nn.Module, weights: str, bands: int) -> None:

@@ -18,7 +18,7 @@ from idgbr.config.training import AlignmentConfig
 from idgbr.datasets.normalisation import IMAGENET, Normalisation
 from idgbr.errors import UserError
 from idgbr.models.package import load_model
-from idgbr.models.pretrained import HUB, NONE, load_encoder_weights
+from idgbr.models.pretrained import HUB, NONE, fetching, load_encoder_weights
 from idgbr.models.refiner import Refiner
 
 BACKBONE = "backbone"
@@ -115,20 +115,21 @@ def align(
         backbone: Model folder of the stage 1 just trained.
 
     Raises:
-        UserError: timm knows no such teacher, it is no ViT, or its weights do not fit.
+        UserError: timm knows no such teacher, it is no ViT, or its weights cannot be fetched or do not fit.
     """
     if not settings.teacher:
         return None
     if settings.teacher == BACKBONE:
         return Alignment(refiner, _backbone(backbone, normalisation), settings)
     try:
-        model = timm.create_model(
-            settings.teacher,
-            pretrained=settings.weights == HUB,
-            num_classes=0,
-            in_chans=bands,
-            dynamic_img_size=True,
-        )
+        with fetching("training.refiner.alignment.weights"):
+            model = timm.create_model(
+                settings.teacher,
+                pretrained=settings.weights == HUB,
+                num_classes=0,
+                in_chans=bands,
+                dynamic_img_size=True,
+            )
         patch = int(model.patch_embed.patch_size[0])  # type: ignore[union-attr,index]
     except (RuntimeError, TypeError, AttributeError) as error:
         raise UserError(
