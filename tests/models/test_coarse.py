@@ -71,9 +71,9 @@ def test_what_does_not_exist_or_fit_is_named(config: CoarseConfig, message: str)
 @pytest.mark.usefixtures("no_hub")
 def test_a_hub_out_of_reach() -> None:
     """Decoder's, refiner's: the key that would do without is named."""
-    with pytest.raises(UserError, match="coarse.weights 'hub': the weights could not be fetched"):
+    with pytest.raises(UserError, match=r"coarse\.weights 'hub': the weights could not be fetched"):
         build_coarse(CoarseConfig(encoder="tu-resnet10t", weights="hub"), 2, 3)
-    with pytest.raises(UserError, match="refiner.image_encoder_weights 'hub'"):
+    with pytest.raises(UserError, match=r"refiner\.image_encoder_weights 'hub'"):
         FrozenImageEncoder("resnet10t", "hub", [0], 3, pretrained=True)
     FrozenImageEncoder("resnet10t", "hub", [0], 3, pretrained=False)
 

@@ -82,5 +82,5 @@ def test_what_is_no_vit_is_refused(name: str) -> None:
 
 @pytest.mark.usefixtures("no_hub")
 def test_a_teacher_out_of_reach() -> None:
-    with pytest.raises(UserError, match="training.refiner.alignment.weights 'hub'.*path of a state dict"):
+    with pytest.raises(UserError, match=r"training\.refiner\.alignment\.weights 'hub'.*path of a state dict"):
         align(tiny(), AlignmentConfig(teacher="vit_small_patch14_dinov2"), 3, IMAGENET)
