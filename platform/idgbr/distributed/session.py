@@ -9,7 +9,9 @@ import math
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +61,7 @@ def start_ray(resources: ResourcesConfig, trains: bool = False) -> Iterator[None
         trains: The body trains, for which all its workers have to fit at once.
 
     Raises:
-        UserError: no cluster answers at the address, or this machine has too few GPUs.
+        UserError: no cluster answers at the address, or this machine has too few GPUs or is too busy to start Ray.
     """
     if ray.is_initialized():
         quiet_ray_data()
@@ -67,10 +69,11 @@ def start_ray(resources: ResourcesConfig, trains: bool = False) -> Iterator[None
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = resources.ray_address or os.environ.get("RAY_ADDRESS", "")
-    if address:
-        _join(address)
-    else:
-        _start_local(resources)
+    with _own_termination():
+        if address:
+            _join(address)
+        else:
+            _start_local(resources)
     try:
         if not address and resources.gpus_per_worker:
             _check_gpus(resources, trains)
@@ -78,6 +81,15 @@ def start_ray(resources: ResourcesConfig, trains: bool = False) -> Iterator[None
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_termination() -> Iterator[None]:
+    """Keep what this process does on SIGTERM: Ray's own handler aborts a driver that is not gone after 3 seconds."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _join(address: str) -> None:
@@ -102,15 +114,23 @@ def _start_local(resources: ResourcesConfig) -> None:
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # that it is protected is no warning
     # Workers alone must not take all there is, or nothing is left to read their windows.
     workers = max(resources.train_workers, resources.infer_workers)
-    ray.init(
-        address="local",
-        num_cpus=max(resources.logical_cpus, math.ceil(workers * resources.cpus_per_worker) + 1),
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        logging_level=logging.WARNING,
-        log_to_driver=False,
-        runtime_env={"env_vars": worker_environment(resources.threads_per_worker)},
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(resources.logical_cpus, math.ceil(workers * resources.cpus_per_worker) + 1),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            runtime_env={"env_vars": worker_environment(resources.threads_per_worker)},
+        )
+    except Exception as error:  # Ray has no type for it
+        if "timed out during startup" not in str(error):
+            raise
+        raise UserError(
+            "Ray did not start within its 30 seconds: this machine is too busy, or its disk too slow; try again when "
+            "less runs on it, or set resources.ray_address to a Ray that runs already (`ray start --head`)"
+        ) from error
 
 
 def _check_gpus(resources: ResourcesConfig, trains: bool) -> None:
