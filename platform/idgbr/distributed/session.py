@@ -87,9 +87,11 @@ def start_ray(resources: ResourcesConfig, trains: bool = False) -> Iterator[None
 def _own_termination() -> Iterator[None]:
     """Keep what this process does on SIGTERM: Ray's own handler aborts a driver that is not gone after 3 seconds."""
     handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(handler) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _join(address: str) -> None:
