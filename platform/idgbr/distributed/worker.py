@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import itertools
 import math
 import time
@@ -175,7 +174,9 @@ class Worker:
             better = miou > self.best["miou"]
             if better:
                 weights = self.optimisation.weights()
-                self.best_weights = copy.deepcopy(weights) if self.rank == 0 else None
+                # Off the GPU: it has better uses for its memory, and who reads them may have none.
+                kept = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
+                self.best_weights = kept if self.rank == 0 else None
         stale = 0 if better else self.best["stale"] + 1
         self.best = {"miou": miou, "step": self.step, "stale": 0} if better else {**self.best, "stale": stale}
         since = self.losses[-self.training.validate_every :]
