@@ -46,7 +46,7 @@ def build_coarse(config: CoarseConfig, classes: int, bands: int, pretrained: boo
 
 
 def padded_logits(model: nn.Module, image: Tensor) -> Tensor:
-    """Logits of an image of any size: padded to the network's stride of 32 by reflection, then cropped back."""
+    """Logits of an image of any size: padded to the stride of 32 by repeating its edge, then cropped back."""
     height, width = image.shape[-2:]
     down, right = -height % 32, -width % 32
     if down or right:
