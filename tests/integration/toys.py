@@ -126,8 +126,8 @@ class ToyTask:
     def state_dict(self) -> dict[str, Any]:
         return {"model": self.model.state_dict()}
 
-    def weights(self) -> dict[str, Any]:
-        return self.state_dict()
+    def weights(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])

@@ -201,7 +201,7 @@ class Optimisation:
             stack.enter_context(self.autocast())
             yield
 
-    def weights(self) -> dict[str, Any]:
+    def weights(self) -> dict[str, Tensor]:
         """The weights to keep; all ranks ask for them at once."""
         return self._whole(self.task.weights())
 

@@ -47,8 +47,8 @@ class CoarseTask:
     def state_dict(self) -> dict[str, Any]:
         return self.model.state_dict()
 
-    def weights(self) -> dict[str, Any]:
-        return self.state_dict()
+    def weights(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state)

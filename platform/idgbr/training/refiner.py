@@ -116,7 +116,7 @@ class RefinerTask:
     def state_dict(self) -> dict[str, Any]:
         return self.model.state_dict()
 
-    def weights(self) -> dict[str, Any]:
+    def weights(self) -> dict[str, Tensor]:
         """Without the head that alignment trained."""
         return without_head(self.model.state_dict())
 

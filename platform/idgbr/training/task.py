@@ -31,8 +31,8 @@ class Task(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """The model's weights, parts that only training needs included."""
 
-    def weights(self) -> dict[str, Any]:
-        """The weights to keep when training is done."""
+    def weights(self) -> dict[str, Tensor]:
+        """The weights to keep when training is done, by name."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load the model's weights."""
