@@ -174,9 +174,9 @@ class Worker:
             better = miou > self.best["miou"]
             if better:
                 weights = self.optimisation.weights()
-                # Off the GPU: it has better uses for its memory, and who reads them may have none.
-                kept = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
-                self.best_weights = kept if self.rank == 0 else None
+                if self.rank == 0:
+                    # Off the GPU: it has better uses for its memory, and who reads them may have none.
+                    self.best_weights = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
         stale = 0 if better else self.best["stale"] + 1
         self.best = {"miou": miou, "step": self.step, "stale": 0} if better else {**self.best, "stale": stale}
         since = self.losses[-self.training.validate_every :]
