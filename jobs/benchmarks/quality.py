@@ -72,7 +72,7 @@ def _sampler(text: str, base: SamplerConfig) -> SamplerConfig:
     if text == "default":
         return base
     pairs: dict[str, object] = {}
-    for part in re.split(r",(?![^\[]*\])", text):  # commas inside of brackets belong to a value
+    for part in re.split(r",(?![^\[{]*[\]}])", text):  # commas inside of brackets belong to a value
         key, found, value = part.partition("=")
         if not found:
             raise UserError(f"--settings: found {part!r} in {text!r}; expected KEY=VALUE, such as steps=4")

@@ -59,14 +59,17 @@ def test_every_file_and_order_is_read() -> None:
     assert len(found["ratios"]) == 4 and all(ratio > 0 for ratio in found["ratios"].values())
 
 
+SETTINGS = "steps=2,mean_field={rounds: 1, weight: 2.0},samples=1"
+
+
 @pytest.mark.slow
 def test_quality_of_refiner_and_control_in_one_command(tmp_path: Path) -> None:
     config = tmp_path / "toy.yaml"
     config.write_text(QUALITY.format(folder=tmp_path))
-    found = outputs("quality", "--config", str(config), "--settings", "steps=2,samples=1", "--seeds", "3")
+    found = outputs("quality", "--config", str(config), "--settings", SETTINGS, "--seeds", "3")
     assert Path(found["figure"]).stat().st_size > 0
     points = {point["name"]: point for point in json.loads(Path(found["table"]).read_text())}
-    assert set(points) == {"coarse", "default", "steps=2,samples=1", "one-shot x 1", "one-shot x 4", "one-shot x 8"} | {
+    assert set(points) == {"coarse", "default", SETTINGS, "one-shot x 1", "one-shot x 4", "one-shot x 8"} | {
         "guided_filter"
     }
     assert len(points["default"]["scores"]["miou"]) == 1 and points["default"]["seconds"] > 0
