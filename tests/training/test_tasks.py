@@ -16,7 +16,7 @@ from idgbr.datasets.normalisation import Normalisation
 from idgbr.errors import UserError
 from idgbr.training.coarse import CoarseTask
 from idgbr.training.losses import cross_entropy_sum, dice, dice_sum
-from idgbr.training.refiner import MEASURED_REACH, RefinerTask, shifted
+from idgbr.training.refiner import MEASURED_REACH, RefinerTask
 
 CLASSES, SIZE = 3, 32
 PLAIN = Normalisation((0.0,) * 3, (1.0,) * 3)
@@ -40,7 +40,6 @@ def experiment(prediction: str = "label") -> Experiment:
         prediction=prediction,
         boundary_weight=1.0,
         condition_dropout=0.3,
-        coarse_shift=0.5,
     )
     coarse = CoarseConfig(encoder="tu-mobilenetv3_small_050", weights="none")
     return Experiment(data=data, refiner=refiner, coarse=coarse)
@@ -103,18 +102,6 @@ def test_dice_of_windows_adds_up_however_they_are_shared() -> None:
     torch.testing.assert_close(together, dice_sum(logits[:1], label[:1]) + dice_sum(logits[1:], label[1:]))
     unlabelled = torch.full_like(label[:1], IGNORE)
     torch.testing.assert_close(together, dice_sum(torch.cat([logits, logits[:1]]), torch.cat([label, unlabelled])))
-
-
-def test_a_shifted_coarse_map_is_surer_of_the_class_that_is_lifted() -> None:
-    coarse = batch(2)["coarse"]
-    coarse[:, 0, :4] = IGNORE
-    shift = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
-    out = shifted(coarse, shift)
-    torch.testing.assert_close(out[1], coarse[1])
-    torch.testing.assert_close((out[0, 2] / out[0, 1]).log(), (coarse[0, 2] / coarse[0, 1]).log() + 1.0)
-    torch.testing.assert_close(out[:, 1:].sum(1), torch.ones(2, SIZE, SIZE))
-    assert bool((out[:, 0, :4] == IGNORE).all())
-    assert torch.equal(out[0, 0, 4:].long(), out[0, 1:, 4:].argmax(0))
 
 
 def test_nodata_has_no_boundary() -> None:

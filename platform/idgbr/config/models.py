@@ -94,9 +94,6 @@ class RefinerConfig(Node):
     """label prediction: weight of the Dice loss, of each window, beside cross-entropy: rare classes count as much."""
     condition_dropout: Unit = 0.0
     """Share of training samples that see no guidance, for guidance scales other than 1."""
-    coarse_shift: float = Field(0.0, ge=0)
-    """In training, every class's log-probability in a window's coarse map is shifted by up to this much either way: on
-    new ground a backbone is less sure of some classes than where it learnt, and surer of others."""
     objective: Literal["diffusion", "one_shot"] = "diffusion"
     """one_shot: the control. The same network answers at once, from nothing but image and coarse map: no noise, one
     step, cross-entropy (prediction label)."""

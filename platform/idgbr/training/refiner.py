@@ -69,10 +69,9 @@ class RefinerTask:
 
         Timestep, noise and dropout of a sample come from its own seed: any batch, worker or machine draws the same.
         """
-        label = batch["label"]
+        label, coarse = batch["label"], coarse_input(batch["coarse"], self.settings)
         clean = self.model.encode_labels(label)
-        timestep, noise, unit, shift = self._random(batch["seed"], clean)
-        coarse = coarse_input(shifted(batch["coarse"], self.settings.coarse_shift * shift), self.settings)
+        timestep, noise, unit = self._random(batch["seed"], clean)
         if self.settings.objective == "one_shot":
             # As `Refiner.at_once`: nothing of the label, and the timestep of pure noise.
             noisy, timestep = torch.zeros_like(clean), torch.full_like(timestep, self.settings.train_timesteps - 1)
@@ -124,10 +123,10 @@ class RefinerTask:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state)
 
-    def _random(self, seeds: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Timestep (N,), noise as `like`, two in 0..1 (N, 2), per class one in -1..1 (N, K), by the seeds."""
+    def _random(self, seeds: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Timestep (N,), noise as `like` and two uniform numbers per sample (N, 2), each from the sample's seed."""
         steps = self.settings.train_timesteps
-        timesteps, noises, units, shifts = [], [], [], []
+        timesteps, noises, units = [], [], []
         for seed in seeds.tolist():
             generator = torch.Generator().manual_seed(seed)
             u = torch.rand(3, generator=generator)
@@ -135,9 +134,8 @@ class RefinerTask:
             timesteps.append(int((share * steps).clamp(max=steps - 1)))
             units.append(u[1:])
             noises.append(torch.randn(like.shape[1:], generator=generator))
-            shifts.append(torch.rand(self.classes, generator=generator) * 2 - 1)
-        timestep = torch.tensor(timesteps, device=like.device)
-        return timestep, torch.stack(noises).to(like), torch.stack(units).to(like.device), torch.stack(shifts)
+        device = like.device
+        return torch.tensor(timesteps, device=device), torch.stack(noises).to(like), torch.stack(units).to(device)
 
     def _diffuse(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
         alpha = self.alphas.to(clean.device)[timestep].view(-1, 1, 1, 1).to(clean.dtype)
@@ -192,16 +190,6 @@ def begin_refiner(settings: RefinerConfig, classes: int, bands: int, init: str |
             model.embedding.load_state_dict(train_label_embedding(classes).state_dict())
         model.embedding.requires_grad_(False)
     return model
-
-
-def shifted(coarse: Tensor, shift: Tensor) -> Tensor:
-    """A coarse raster's planes (N, 1 + K, H, W) with log-probabilities shifted by `shift` (N, K), and ids to match."""
-    if not shift.any():
-        return coarse
-    odds = coarse[:, 1:] * shift.exp().to(coarse)[:, :, None, None]
-    probabilities = odds / odds.sum(1, keepdim=True).clamp(min=1e-6)
-    ids = torch.where(coarse[:, 0] == IGNORE, coarse[:, 0], probabilities.argmax(1).to(coarse))
-    return torch.cat([ids.unsqueeze(1), probabilities], 1)
 
 
 def coarse_input(coarse: Tensor, settings: RefinerConfig) -> Tensor:
