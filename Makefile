@@ -14,9 +14,10 @@ export IDGBR_DATA ?= $(CURDIR)/.data
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export MPLBACKEND ?= Agg
 
-# Two processes of tests, each with a Ray of its own. The slow ones fill a machine one by one: they start clusters, and
-# two at once may wait for a start longer than Ray does.
+# Two processes of tests, each with a Ray of its own. The slow ones of tests/integration are one group and run one by
+# one beside the others: they start clusters, and two at once may wait for a start longer than Ray does.
 PARALLEL ?= --numprocesses 2 --dist loadfile
+PARALLEL_SLOW ?= --numprocesses 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-slow browser lint clean
@@ -54,7 +55,7 @@ test: lint
 	$(BIN)/pytest -m "not slow" $(PARALLEL)
 
 test-slow: $(STAMP) browser
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow $(PARALLEL_SLOW)
 
 # The page is tested in a browser: Debian's, where root may install it.
 browser:

@@ -26,7 +26,8 @@ class CoarseConfig(Node):
     """Stage 2 trains on coarse maps of backbones that never saw the ground: blocks of the training split in this many
     folds, one backbone a fold. 0: maps of the final backbone itself."""
     fold_block: int = Field(512, ge=32)
-    """Side of the blocks that are dealt to the folds, in pixels."""
+    """Side of the blocks that are dealt to the folds, in pixels. Larger than the scenes: whole scenes, whose coarse
+    maps fail as those of another place do; blocks have neighbours that their backbone saw."""
     fold_steps: int = Field(0, ge=0)
     """Steps of a fold's backbone; 0: as many looks at every pixel as the final one has, which makes fewer steps."""
 
