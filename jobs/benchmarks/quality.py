@@ -39,8 +39,9 @@ GRID = [
     "keep_disagreement=0.2",
     "keep_beyond=8",
     "keep_beyond=16",
+    "samples=1,coarse_vote=1000",
 ]
-"""Settings that are measured where none are named."""
+"""Settings that are measured where none are named; the last is the coarse map's mean field without the denoiser."""
 
 
 class Flags(ExperimentFlags):
