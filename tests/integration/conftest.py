@@ -14,12 +14,9 @@ ROOT = str(Path(__file__).parents[2])
 sys.path.insert(0, HERE)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """All of this folder in one process where processes take groups (`make test-slow`): clusters start one by one."""
-    for item in items:
-        if HERE in map(str, item.path.parents):
-            item.add_marker(pytest.mark.xdist_group("clusters"))
+    item.add_marker(pytest.mark.xdist_group("clusters"))
 
 
 @pytest.fixture(scope="session")
