@@ -14,13 +14,12 @@ export IDGBR_DATA ?= $(CURDIR)/.data
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export MPLBACKEND ?= Agg
 
-# Two processes of tests, each with a Ray of its own. The slow ones of tests/integration are one group and run one by
-# one beside the others: they start clusters, and two at once may wait for a start longer than Ray does.
+# Two processes of tests, each with a Ray of its own. The slow ones that start clusters run one by one, beside those that
+# do not: two starts at once may take longer than Ray waits.
 PARALLEL ?= --numprocesses 2 --dist loadfile
-PARALLEL_SLOW ?= --numprocesses 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-slow browser lint clean
+.PHONY: help demo serve test test-slow slow-clusters slow-others browser lint clean
 
 help:
 	@echo "make demo       train, evaluate and refine on synthetic scenes (about 15 minutes on 2 cores)"
@@ -55,7 +54,13 @@ test: lint
 	$(BIN)/pytest -m "not slow" $(PARALLEL)
 
 test-slow: $(STAMP) browser
-	$(BIN)/pytest -m slow $(PARALLEL_SLOW)
+	$(MAKE) --jobs 2 slow-clusters slow-others
+
+slow-clusters: $(STAMP)
+	$(BIN)/pytest -m slow tests/integration
+
+slow-others: $(STAMP)
+	$(BIN)/pytest -m slow --ignore tests/integration
 
 # The page is tested in a browser: Debian's, where root may install it.
 browser:

@@ -14,11 +14,6 @@ ROOT = str(Path(__file__).parents[2])
 sys.path.insert(0, HERE)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """All of this folder in one process where processes take groups (`make test-slow`): clusters start one by one."""
-    item.add_marker(pytest.mark.xdist_group("clusters"))
-
-
 @pytest.fixture(scope="session")
 def worker_path() -> Iterator[None]:
     """Workers, and processes a test starts, import this folder's helpers and the deployments as the tests do."""

@@ -31,6 +31,14 @@ tracking: {{uri: "sqlite:///{folder}/mlflow.db"}}
 """
 
 
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A toy experiment's file; what one benchmark trained of it, the next finds."""
+    folder = tmp_path_factory.mktemp("toy")
+    (folder / "toy.yaml").write_text(QUALITY.format(folder=folder))
+    return str(folder / "toy.yaml")
+
+
 def outputs(*words: str) -> dict:
     command = [sys.executable, "jobs/benchmark.py", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=560)
@@ -63,10 +71,8 @@ SETTINGS = "steps=2,mean_field={rounds: 1, weight: 2.0},samples=1"
 
 
 @pytest.mark.slow
-def test_quality_of_refiner_and_control_in_one_command(tmp_path: Path) -> None:
-    config = tmp_path / "toy.yaml"
-    config.write_text(QUALITY.format(folder=tmp_path))
-    found = outputs("quality", "--config", str(config), "--settings", SETTINGS, "--seeds", "3")
+def test_quality_of_refiner_and_control_in_one_command(toy: str) -> None:
+    found = outputs("quality", "--config", toy, "--settings", SETTINGS, "--seeds", "0")
     assert Path(found["figure"]).stat().st_size > 0
     points = {point["name"]: point for point in json.loads(Path(found["table"]).read_text())}
     assert set(points) == {"coarse", "default", SETTINGS, "one-shot x 1", "one-shot x 4", "one-shot x 8"} | {
@@ -77,20 +83,16 @@ def test_quality_of_refiner_and_control_in_one_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_service_and_predictor_agree_and_are_compared(tmp_path: Path) -> None:
-    config = tmp_path / "toy.yaml"
-    config.write_text(QUALITY.format(folder=tmp_path))
-    found = outputs("serve", "--config", str(config), "--size", "100", "--requests", "4", "--concurrency", "1,2")
+def test_service_and_predictor_agree_and_are_compared(toy: str) -> None:
+    found = outputs("serve", "--config", toy, "--size", "100", "--requests", "4", "--concurrency", "1,2")
     assert found["pixels_equal"] >= 0.999 and found["ratio"] > 0
     assert set(found["per_s"]) == {"1", "2"} and all(len(found["percentiles_ms"][n]) == 3 for n in ("1", "2"))
     assert found["where_ms"]["stage 1: model"] > 0 and found["where_ms"]["stage 2: model"] > 0
 
 
 @pytest.mark.slow
-def test_training_and_a_bare_loop_are_compared(tmp_path: Path) -> None:
-    config = tmp_path / "toy.yaml"
-    config.write_text(QUALITY.format(folder=tmp_path))
-    found = outputs("train", "--config", str(config), "--steps", "2", "--rounds", "1")
+def test_training_and_a_bare_loop_are_compared(toy: str) -> None:
+    found = outputs("train", "--config", toy, "--steps", "2", "--rounds", "1")
     assert set(found["steps_per_s"]) == set(found["bare_steps_per_s"]) == {"1", "2"}
     assert all(found[name] > 0 for name in ("ratio", "ratio_processor", "speedup", "bare_speedup"))
     assert set(found["where_ms"]) == {
@@ -100,10 +102,8 @@ def test_training_and_a_bare_loop_are_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_refined_scenes_and_a_bare_loop_agree_and_are_compared(tmp_path: Path) -> None:
-    config = tmp_path / "toy.yaml"
-    config.write_text(QUALITY.format(folder=tmp_path))
-    found = outputs("scene", "--config", str(config), "--size", "128", "--scenes", "2", "--repeats", "1")
+def test_refined_scenes_and_a_bare_loop_agree_and_are_compared(toy: str) -> None:
+    found = outputs("scene", "--config", toy, "--size", "128", "--scenes", "2", "--repeats", "1")
     assert found["pixels_equal"] >= 0.98
     assert set(found["mpx_per_s"]) == set(found["bare_mpx_per_s"]) == set(found["startup_s"]) == {"1", "2"}
     assert len(found["where_s_per_mpx"]) == 6
