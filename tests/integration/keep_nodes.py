@@ -6,6 +6,7 @@ A process of its own: a cluster changes what Ray keeps for a whole process, whic
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from ray.cluster_utils import Cluster
@@ -15,6 +16,7 @@ NODE = {"num_cpus": 2, "object_store_memory": 200 * 2**20}
 
 def main() -> None:
     """Answers each line in JSON: `fill` the address, `free` the idle CPUs of each machine, `lose ID` how many stay."""
+    os.environ["RAY_API_SERVER_ADDRESS"] = "none://"  # as in idgbr.distributed.session, where it says why
     cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
     try:
         for line in sys.stdin:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from toys import CLASSES, WINDOW, toy_stage
 
 from idgbr.config.data import AugmentationConfig, ClassSpec, DataConfig, SamplingConfig, SyntheticSource
@@ -56,6 +57,13 @@ def test_workers_and_micro_batches_change_no_step(ray_session: None, tmp_path: P
     assert Path(two.weights).exists()
     # Asked for again, a finished stage is only read.
     assert run_stage(toy_stage(tmp_path, "two", accumulate=2), ResourcesConfig(train_workers=2), runs) == two
+
+
+def test_the_end_of_a_training_waits_for_no_dashboard(ray_session: None, tmp_path: Path) -> None:
+    """A local Ray has none; Ray Train's watcher stops at once, instead of looking for one until Ray Train gives up."""
+    run_stage(toy_stage(tmp_path, "ends", steps=1), ResourcesConfig(train_workers=1), str(tmp_path / "runs"))
+    logs = list(Path(ray._private.worker.global_worker.node.get_logs_dir_path()).glob("train/*sys-controller*"))
+    assert logs and not [log for log in logs if "Failed to stop PlacementGroupCleaner" in log.read_text()]
 
 
 def test_two_workers_and_one_train_the_refiner_alike(ray_session: None, tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ def worker_environment(threads: int) -> dict[str, str]:
     Freed memory stays with the process, up to 64 MB: glibc would give every window's arrays back to the system, and
     fetch them again page by page, a tenth of the time of a map and a sixth of that of reading windows. One arena,
     because models run in threads there, and those of threads never keep what is freed.
+
+    A local Ray has no dashboard. Ray Train's watcher of each training would look for its address for 40 seconds, and
+    hold up the end of the training by 12: given one that nothing can be reached at, it gives up at once.
     """
     count = str(threads)
     source_root = str(Path(idgbr.__file__).resolve().parent.parent)
@@ -45,6 +48,7 @@ def worker_environment(threads: int) -> dict[str, str]:
         "MALLOC_ARENA_MAX": "1",
         "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+        "RAY_API_SERVER_ADDRESS": "none://",
     }
 
 
