@@ -14,12 +14,11 @@ export IDGBR_DATA ?= $(CURDIR)/.data
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export MPLBACKEND ?= Agg
 
-# Two processes of tests, each with a Ray of its own. The slow ones that start clusters run one by one, beside those that
-# do not: two starts at once may take longer than Ray waits.
+# Two processes of tests, each with a Ray of its own: a test mostly waits for processes that start one after another.
 PARALLEL ?= --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-slow slow-clusters slow-others browser lint clean
+.PHONY: help demo serve test test-slow browser lint clean
 
 help:
 	@echo "make demo       train, evaluate and refine on synthetic scenes (about 15 minutes on 2 cores)"
@@ -54,13 +53,7 @@ test: lint
 	$(BIN)/pytest -m "not slow" $(PARALLEL)
 
 test-slow: $(STAMP) browser
-	$(MAKE) --jobs 2 slow-clusters slow-others
-
-slow-clusters: $(STAMP)
-	$(BIN)/pytest -m slow tests/integration
-
-slow-others: $(STAMP)
-	$(BIN)/pytest -m slow --ignore tests/integration
+	$(BIN)/pytest -m slow $(PARALLEL)
 
 # The page is tested in a browser: Debian's, where root may install it.
 browser:
