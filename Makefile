@@ -14,7 +14,7 @@ export IDGBR_DATA ?= $(CURDIR)/.data
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export MPLBACKEND ?= Agg
 
-# Two processes of tests, each with a Ray of its own: a test mostly waits for processes that start one after another.
+# Two processes of tests, each with a Ray of its own. The slow ones run one by one: their clusters are many processes each.
 PARALLEL ?= --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -53,7 +53,7 @@ test: lint
 	$(BIN)/pytest -m "not slow" $(PARALLEL)
 
 test-slow: $(STAMP) browser
-	$(BIN)/pytest -m slow $(PARALLEL)
+	$(BIN)/pytest -m slow
 
 # The page is tested in a browser: Debian's, where root may install it.
 browser:
