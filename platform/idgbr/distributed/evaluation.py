@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from idgbr.config.models import SamplerConfig
 from idgbr.config.tree import Experiment
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.coarse_maps import predictor_for
@@ -28,8 +29,14 @@ def refined_maps(
     regions: Sequence[PreparedRegion], model: str | Path, folder: str | Path, config: Experiment
 ) -> list[Path]:
     """Refined maps of regions that have coarse maps, with a band of uncertainty; those there already stay."""
-    target = Path(folder).resolve()
-    paths = [target / f"{region.id}.tif" for region in regions]
+    return maps_by_setting(regions, model, {Path(folder): config.sampler}, config)[0]
+
+
+def maps_by_setting(
+    regions: Sequence[PreparedRegion], model: str | Path, settings: Mapping[Path, SamplerConfig], config: Experiment
+) -> list[list[Path]]:
+    """As `refined_maps`, in several settings: by folder, what its maps are sampled with. One pool makes them all."""
+    paths = [[folder.resolve() / f"{region.id}.tif" for region in regions] for folder in settings]
     tasks = [
         SceneTask(
             region.id,
@@ -39,11 +46,14 @@ def refined_maps(
             ),
             Scene(str(region.coarse)),
             region.origin,
+            setting,
         )
-        for region, path in zip(regions, paths, strict=True)
+        for setting, of_regions in enumerate(paths)
+        for region, path in zip(regions, of_regions, strict=True)
         if not path.exists()
     ]
-    predictor = predictor_for(model, "refiner", config.inference, config.resources, sampler=config.sampler)
+    samplers = tuple(settings.values())
+    predictor = predictor_for(model, "refiner", config.inference, config.resources, samplers=samplers)
     channels = len(config.data.classes) + 1
     predict_scenes(tasks, predictor, channels, config.inference.refiner, config.resources, title="refined maps")
     return paths

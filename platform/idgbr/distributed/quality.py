@@ -18,7 +18,7 @@ from idgbr.config.models import SamplerConfig
 from idgbr.config.tree import Experiment
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.data import prepare_data, spread
-from idgbr.distributed.evaluation import refined_maps
+from idgbr.distributed.evaluation import maps_by_setting
 from idgbr.distributed.session import start_ray
 from idgbr.distributed.stages import Folders, Stages
 from idgbr.errors import UserError
@@ -116,18 +116,26 @@ def _measure(
     with_baselines: bool,
 ) -> dict[str, Scores]:
     maps: list[dict[str, str]] = [{"coarse": str(region.coarse)} for region in regions]
-    for setting in settings:
-        key = setting.sampler.model_dump_json() + config.inference.model_dump_json() + str(models[setting.kind])
-        folder = place / "maps" / hashlib.sha256(key.encode()).hexdigest()[:12]
-        sampled = config.model_copy(update={"sampler": setting.sampler})
-        for of_region, path in zip(maps, refined_maps(regions, models[setting.kind], folder, sampled), strict=True):
-            of_region[setting.name] = str(path)
+    for kind, model in models.items():
+        own = [setting for setting in settings if setting.kind == kind]
+        folders = [place / "maps" / _key(config, setting, model) for setting in own]
+        samplers = {folder: setting.sampler for folder, setting in zip(folders, own, strict=True)}
+        made = dict(zip(samplers, maps_by_setting(regions, model, samplers, config), strict=True))
+        for setting, folder in zip(own, folders, strict=True):
+            for of_region, path in zip(maps, made[folder], strict=True):
+                of_region[setting.name] = str(path)
     baselines = tuple(config.evaluation.baselines) if with_baselines else ()
     tally = functools.partial(
         _tally, classes=len(config.data.classes), block=config.evaluation.block, baselines=baselines
     )
     tallies = spread(tally, list(zip(regions, maps, strict=True)), cpus=1.0)
     return {method: Scores.of(counts) for method, counts in merge_methods(tallies).items()}
+
+
+def _key(config: Experiment, setting: Setting, model: Path) -> str:
+    """Of the folder of a setting's maps; the same for settings that say the same."""
+    said = setting.sampler.model_dump_json() + config.inference.model_dump_json() + str(model)
+    return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 
 def _tally(

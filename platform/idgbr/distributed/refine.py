@@ -181,7 +181,7 @@ def _maps(
     predictor = predictor_for(folder, "coarse", inference, resources)
     predict_scenes(first, predictor, len(classes), inference.coarse, resources, offset=offset, title="coarse maps")
     second = [_refinement(sheet, works[sheet.name], keys[sheet.name], request, label, spec) for sheet in sheets]
-    predictor = predictor_for(folder, "refiner", inference, resources, sampler=spec.sampler)
+    predictor = predictor_for(folder, "refiner", inference, resources, samplers=(spec.sampler,))
     predict_scenes(
         second, predictor, len(classes) + 1, inference.refiner, resources, offset=offset, title="refined maps"
     )

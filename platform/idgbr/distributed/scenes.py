@@ -71,6 +71,8 @@ class SceneTask:
     """Refinement: the coarse raster on the image's grid: class ids, then (if any) probabilities times 255."""
     origin: tuple[int, int] = (0, 0)
     """Absolute ground pixel of the image's first pixel, which the noise is anchored to."""
+    setting: int = 0
+    """Refinement: which of the predictor's samplers it is refined with."""
     windows: tuple[Window, ...] = field(default=(), repr=False)
     """The windows that are left to do, by the inference plan."""
     done: int = 0
@@ -88,10 +90,11 @@ class PredictorSpec:
     precision: Precision
     device: str = "cpu"
     threads: int = 1
-    sampler: SamplerConfig | None = None
+    samplers: tuple[SamplerConfig, ...] = ()
+    """Of stage 2, one per setting; none: the model's own."""
 
     def __call__(self) -> Callable[[Columns], np.ndarray]:
-        """Loads the part; the result predicts columns (image, valid, row, col, coarse) as (N, C, S, S) float32.
+        """Loads the part; the result predicts columns (image, valid, row, col, setting, coarse), (N, C, S, S).
 
         Channels: K probabilities, and for the refiner the uncertainty.
         """
@@ -100,17 +103,22 @@ class PredictorSpec:
         predictor = Predictor(
             self.folder, device=self.device, precision=self.precision, threads=self.threads, parts=(self.part,)
         )
-        return functools.partial(_predict, predictor, self.part, self.sampler)
+        return functools.partial(_predict, predictor, self.part, self.samplers)
 
 
-def _predict(predictor: Any, part: str, sampler: SamplerConfig | None, columns: Columns) -> np.ndarray:
+def _predict(predictor: Any, part: str, samplers: Sequence[SamplerConfig], columns: Columns) -> np.ndarray:
     images, valid = columns["image"], columns["valid"].astype(bool)
     if part == "coarse":
         return np.asarray(predictor.coarse(images, valid))
     given = given_coarse(columns["coarse"], predictor.spec.refiner.coarse_input)
     origins = np.stack([columns["row"], columns["col"]], axis=1)
-    refined = predictor.refine(images, valid, given, origins, sampler)
-    return np.concatenate([refined.probabilities, refined.uncertainty[:, None]], axis=1)
+    values = np.empty((len(images), predictor.refiner.classes + 1, *images.shape[2:]), np.float32)
+    for setting in np.unique(columns["setting"]):
+        own = np.flatnonzero(columns["setting"] == setting)
+        sampler = samplers[setting] if samplers else None
+        refined = predictor.refine(images[own], valid[own], given[own], origins[own], sampler)
+        values[own, :-1], values[own, -1] = refined.probabilities, refined.uncertainty
+    return values
 
 
 class _Actor:
@@ -151,6 +159,7 @@ def _windows(tasks: ray.ObjectRef, task: int, numbers: range) -> Columns:
             "window": np.int64(number),
             "row": np.int64(scene.origin[0] + window.row),
             "col": np.int64(scene.origin[1] + window.col),
+            "setting": np.int64(scene.setting),
             "image": image,
             "valid": valid.astype(np.uint8),
             "error": np.str_(error),
