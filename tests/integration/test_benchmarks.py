@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(1800)
 QUALITY = """
 data:
   name: toy
@@ -41,7 +42,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def outputs(*words: str) -> dict:
     command = [sys.executable, "jobs/benchmark.py", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=560)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1700)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])["outputs"]
 
