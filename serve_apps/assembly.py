@@ -18,7 +18,7 @@ from idgbr import IGNORE
 from idgbr.config.inference import WindowsConfig
 from idgbr.config.models import SamplerConfig
 from idgbr.inference.planes import to_planes
-from idgbr.models.package import ModelSpec
+from idgbr.models.description import ModelSpec
 from idgbr.raster.blending import StripBlender
 from idgbr.raster.decoding import Picture
 from idgbr.raster.grid import Window

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from idgbr.errors import UserError
-from idgbr.inference.predictor import Part, Predictor
-from idgbr.inference.smoke import smoke_test
-from idgbr.models.package import ModelSpec, load_spec
+from idgbr.models.description import ModelSpec, load_spec
+
+if TYPE_CHECKING:
+    from idgbr.inference.predictor import Part, Predictor
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,11 @@ def load(
     Raises:
         UserError: no such model, damaged, or it fails its smoke test.
     """
+    import torch  # seconds to import and 700 MB, which scene workers and gateways do without
+
+    from idgbr.inference.predictor import Predictor
+    from idgbr.inference.smoke import smoke_test
+
     folder = find(address, tracking_uri).folder
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     predictor = Predictor(folder, device=where, threads=threads)

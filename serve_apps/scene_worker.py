@@ -243,7 +243,7 @@ def _result(reply: MapReply) -> dict[str, Any]:
 def _sample_npy(folder: str) -> bytes:
     import io
 
-    from idgbr.models.package import load_sample
+    from idgbr.models.description import load_sample
 
     sample = load_sample(folder)
     if sample is None:

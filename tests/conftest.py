@@ -19,7 +19,8 @@ from idgbr.config.models import CoarseConfig, RefinerConfig, SamplerConfig
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.inference.predictor import Predictor
 from idgbr.models.coarse import build_coarse
-from idgbr.models.package import ModelSpec, Sample, save_model
+from idgbr.models.description import ModelSpec, Sample
+from idgbr.models.package import save_model
 from idgbr.models.refiner import Refiner
 
 

@@ -19,8 +19,9 @@ from idgbr.datasets.normalisation import IMAGENET
 from idgbr.errors import UserError
 from idgbr.inference.predictor import Predictor
 from idgbr.models.checkpoints import read_unet
+from idgbr.models.description import load_spec
 from idgbr.models.label_embedding import LearnedEmbedding, save_label_embedding
-from idgbr.models.package import load_model, load_spec, save_model
+from idgbr.models.package import load_model, save_model
 from idgbr.models.release import load_label_embedding, load_release
 from idgbr.models.stable_diffusion_folder import empty_prompt, load_stable_diffusion
 from idgbr.training.label_embedding import check_decodable, decode_accuracy, train_label_embedding

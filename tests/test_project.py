@@ -28,6 +28,13 @@ def test_the_standard_library_wins_at_the_root() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_who_holds_no_model_loads_no_torch() -> None:
+    """Drivers of refinement, scene workers and the reconciler start in a moment, and leave 700 MB to the models."""
+    modules = "idgbr.distributed.refine, serve_apps.scene_worker, serve_apps.gateway, serve_apps.reconciler"
+    done = python("-c", f"import sys, {modules}; assert 'torch' not in sys.modules")
+    assert done.returncode == 0, done.stderr
+
+
 def layout() -> list[str]:
     """Paths in the README's picture of the layout: indented names, each below the last less indented one."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -21,7 +21,8 @@ from idgbr.distributed.pace import Pace
 from idgbr.inference.planes import cut_windows, given_coarse, to_planes
 from idgbr.inference.predictor import Predictor
 from idgbr.models.coarse import build_coarse
-from idgbr.models.package import ModelSpec, build_refiner, save_model
+from idgbr.models.description import ModelSpec
+from idgbr.models.package import build_refiner, save_model
 from idgbr.raster.blending import StripBlender
 from idgbr.raster.decoding import ImageLimits, decode_image
 from idgbr.raster.encoding import palette_png

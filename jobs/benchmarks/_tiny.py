@@ -19,7 +19,8 @@ def tiny_model(folder: Path, window: int) -> Path:
     from idgbr.config.models import CoarseConfig, RefinerConfig, SamplerConfig
     from idgbr.datasets.normalisation import Normalisation
     from idgbr.models.coarse import build_coarse
-    from idgbr.models.package import ModelSpec, save_model
+    from idgbr.models.description import ModelSpec
+    from idgbr.models.package import save_model
     from idgbr.models.refiner import Refiner
 
     torch.manual_seed(0)

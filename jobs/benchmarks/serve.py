@@ -59,7 +59,7 @@ def main(flags: Flags, experiment: Experiment) -> dict[str, object]:
 
     from benchmarks._directly import predictor_alone, untrained
     from idgbr.distributed.session import worker_environment
-    from idgbr.models.package import load_spec
+    from idgbr.models.description import load_spec
     from serve_apps.model_folder import find, pinned
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -10,7 +10,8 @@ from rich.table import Table
 from idgbr.config.tree import Experiment
 from idgbr.datasets.normalisation import IMAGENET
 from idgbr.errors import UserError
-from idgbr.models.package import ModelSpec, save_model
+from idgbr.models.description import ModelSpec
+from idgbr.models.package import save_model
 from idgbr.models.refiner import Refiner
 from idgbr.models.size import parameters_by_part
 

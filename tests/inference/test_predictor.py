@@ -12,7 +12,7 @@ from idgbr import IGNORE
 from idgbr.errors import UserError
 from idgbr.inference.predictor import Predictor
 from idgbr.inference.whole import ArrayScene, predict_whole
-from idgbr.models.package import load_sample
+from idgbr.models.description import load_sample
 
 CLASSES = 3
 

@@ -19,7 +19,8 @@ from idgbr.datasets.ground import tile_hashes
 from idgbr.datasets.normalisation import BandStats, Normalisation
 from idgbr.inference.predictor import Predictor
 from idgbr.models.coarse import build_coarse
-from idgbr.models.package import ModelSpec, Sample, save_model
+from idgbr.models.description import ModelSpec, Sample
+from idgbr.models.package import save_model
 from idgbr.models.refiner import Refiner
 from idgbr.raster.grid import Window
 

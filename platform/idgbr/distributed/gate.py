@@ -30,7 +30,7 @@ from idgbr.evaluation.gate import compare_rules, differences
 from idgbr.evaluation.scores import Scores
 from idgbr.evaluation.tally import Tally
 from idgbr.evaluation.verdict import Candidate, Cost, Verdict
-from idgbr.models.package import load_seen, load_spec
+from idgbr.models.description import load_seen, load_spec
 from idgbr.raster.grid import Window
 from idgbr.registry.aliases import now
 from idgbr.registry.thresholds import absolute_rules

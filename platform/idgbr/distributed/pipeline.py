@@ -26,7 +26,8 @@ from idgbr.distributed.stages import Folders, Stages, Trained
 from idgbr.errors import UserError
 from idgbr.evaluation.result import EvaluationResult
 from idgbr.inference.predictor import Predictor
-from idgbr.models.package import SEEN_FILE, ModelSpec, Sample, load_seen, load_spec, save_model
+from idgbr.models.description import SEEN_FILE, ModelSpec, Sample, load_seen, load_spec
+from idgbr.models.package import save_model
 from idgbr.raster.grid import Window
 from idgbr.registry.tracking import Tracker
 from idgbr.registry.versions import register, resolve

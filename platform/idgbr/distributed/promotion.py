@@ -18,7 +18,7 @@ from idgbr.distributed.session import start_ray
 from idgbr.distributed.stages import Folders
 from idgbr.errors import Refused, UserError
 from idgbr.evaluation.verdict import Verdict
-from idgbr.models.package import load_spec
+from idgbr.models.description import load_spec
 from idgbr.registry.aliases import CHAMPION, VERDICT_TAG, WHY_TAG, aliases, install
 from idgbr.registry.lock import promotion_lock
 from idgbr.registry.store import connect

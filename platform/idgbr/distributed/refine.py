@@ -26,8 +26,7 @@ from idgbr.distributed.sheets import Sheets, find_sheets
 from idgbr.distributed.sinks import CoarseSink, ExtraBand, MapSink
 from idgbr.distributed.unreadable import Unreadable, write_manifest
 from idgbr.errors import UserError
-from idgbr.inference.predictor import Predictor
-from idgbr.models.package import ModelSpec, load_spec
+from idgbr.models.description import ModelSpec, load_spec
 from idgbr.raster.gdal import open_quietly
 from idgbr.raster.grid import Window
 from idgbr.raster.polygons import polygonise
@@ -229,6 +228,8 @@ def _sheets(request: RefineRequest, spec: ModelSpec) -> list[Sheets]:
 
 def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, given: bool) -> float:
     """Time of a window of stage 2, and of stage 1 on as many pixels, measured on one batch of each."""
+    from idgbr.inference.predictor import Predictor  # seconds to import, and only a plan needs it here
+
     predictor = Predictor(folder)
     cut = spec.inference.refiner
     image, valid = _middle(sheet, cut.window, cut.batch)

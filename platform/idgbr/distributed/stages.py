@@ -22,7 +22,8 @@ from idgbr.distributed.source import PlannedWindows
 from idgbr.distributed.stage import StageResult, StageSpec, TaskSpec, run_name
 from idgbr.distributed.training import run_stage
 from idgbr.models.coarse import build_coarse
-from idgbr.models.package import ModelSpec, build_refiner, has_part, save_model
+from idgbr.models.description import ModelSpec
+from idgbr.models.package import build_refiner, has_part, save_model
 from idgbr.registry.provenance import commit, versions
 from idgbr.registry.tracking import Tracker
 from idgbr.training.alignment import BACKBONE

@@ -9,7 +9,7 @@ import numpy as np
 from idgbr import IGNORE
 from idgbr.errors import UserError
 from idgbr.inference.predictor import Predictor
-from idgbr.models.package import load_sample
+from idgbr.models.description import load_sample
 
 AGREEMENT = 0.95
 """Least share of equal pixels. Another processor or precision moves pixels at boundaries; a broken model, most."""

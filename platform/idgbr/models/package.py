@@ -15,49 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from idgbr.config.data import ClassSpec
-from idgbr.config.inference import InferenceConfig
-from idgbr.config.models import CoarseConfig, RefinerConfig, SamplerConfig
-from idgbr.datasets.normalisation import Normalisation
+from idgbr.config.models import RefinerConfig
 from idgbr.errors import UserError
 from idgbr.models.coarse import build_coarse
+from idgbr.models.description import SAMPLE_FILE, SEEN_FILE, SPEC_FILE, ModelSpec, Sample, load_spec
 
 if TYPE_CHECKING:
     from idgbr.models.refiner import Refiner
 
-FORMAT_VERSION = 1
-SPEC_FILE = "model.json"
-SAMPLE_FILE = "sample.npz"
-SEEN_FILE = "seen.json"
 _WEIGHTS = "model.safetensors"
 _ARCHITECTURE = "config.json"
-
-
-class ModelSpec(BaseModel):
-    """Everything about a model that is not a weight."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format_version: int = FORMAT_VERSION
-    name: str
-    classes: list[ClassSpec]
-    bands: list[int | str]
-    gsd: float | None
-    """Ground sample distance of the training imagery, metres per pixel."""
-    normalisation: Normalisation
-    inference: InferenceConfig
-    sampler: SamplerConfig
-    coarse: CoarseConfig | None
-    refiner: RefinerConfig | None
-    metrics: dict[str, float] = {}
-    """Figures on the test split."""
-    provenance: dict[str, str] = {}
-    """Data fingerprint, git commit, run and package versions."""
 
 
 @dataclass
@@ -67,19 +37,6 @@ class LoadedModel:
     spec: ModelSpec
     coarse: nn.Module | None
     refiner: Refiner | None
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A small input and the map the model made of it: the model's own smoke test.
-
-    Attributes:
-        image: (B, H, W) in the imagery's dtype.
-        expected: (H, W) uint8 class ids at the sampler's defaults, origin (0, 0).
-    """
-
-    image: NDArray
-    expected: NDArray[np.uint8]
 
 
 def save_model(
@@ -123,21 +80,6 @@ def save_model(
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
     return target
-
-
-def load_spec(folder: str | Path) -> ModelSpec:
-    """Read model.json.
-
-    Raises:
-        UserError: it is missing, or not of a format this version reads.
-    """
-    path = Path(folder) / SPEC_FILE
-    if not path.is_file():
-        raise UserError(f"{folder}: not a model folder, there is no {SPEC_FILE}. Expected what a training job wrote")
-    try:
-        return ModelSpec.model_validate_json(path.read_text())
-    except ValidationError as error:
-        raise UserError(f"{path}: not a model description this version reads ({error.errors()[0]['msg']})") from error
 
 
 def load_model(folder: str | Path, parts: Sequence[str] = ("coarse", "refiner")) -> LoadedModel:
@@ -206,21 +148,6 @@ def load_part(source: str | Path, part: str) -> dict[str, Tensor]:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(f"{file}: damaged weights ({error}). Fetch or train the model again") from error
-
-
-def load_sample(folder: str | Path) -> Sample | None:
-    """The sample that travels with the model, if any."""
-    path = Path(folder) / SAMPLE_FILE
-    if not path.is_file():
-        return None
-    with np.load(path) as arrays:
-        return Sample(arrays["image"], arrays["expected"])
-
-
-def load_seen(folder: str | Path) -> list[str] | None:
-    """Hashes of the ground the model was trained and tuned on; None where it does not say."""
-    path = Path(folder) / SEEN_FILE
-    return list(json.loads(path.read_text())) if path.is_file() else None
 
 
 def _fill(module: nn.Module, state: dict[str, Any], folder: str | Path, part: str) -> None:

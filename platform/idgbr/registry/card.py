@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from idgbr.evaluation.bootstrap import Interval
 from idgbr.evaluation.result import describe, heading_of, percent
-from idgbr.models.package import ModelSpec
+from idgbr.models.description import ModelSpec
 
 CARD_FILE = "model_card.md"
 _GATE = "\n## Gate\n"

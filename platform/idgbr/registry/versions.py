@@ -22,7 +22,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 from idgbr.errors import UserError
 from idgbr.evaluation.bootstrap import Interval
-from idgbr.models.package import load_spec
+from idgbr.models.description import load_spec
 from idgbr.registry.card import keep_card, model_card
 from idgbr.registry.store import absolute_uri, connect, experiment_id
 
