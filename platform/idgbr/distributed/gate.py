@@ -22,8 +22,8 @@ from idgbr.datasets.splits import Region, split_regions
 from idgbr.distributed.coarse_maps import coarse_maps
 from idgbr.distributed.data import prepare_all, spread
 from idgbr.distributed.evaluation import refined_maps, tally_maps, write_evaluation
+from idgbr.distributed.folders import Folders
 from idgbr.distributed.stage import run_name
-from idgbr.distributed.stages import Folders
 from idgbr.errors import UserError
 from idgbr.evaluation.evaluate import merge_methods
 from idgbr.evaluation.gate import compare_rules, differences

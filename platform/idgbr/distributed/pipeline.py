@@ -19,10 +19,11 @@ from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.coarse_maps import coarse_maps
 from idgbr.distributed.data import PreparedData, prepare_data, spread
 from idgbr.distributed.evaluation import headline, refined_maps, tally_maps, write_evaluation
+from idgbr.distributed.folders import Folders
 from idgbr.distributed.promotion import promote
 from idgbr.distributed.session import start_ray
 from idgbr.distributed.stage import run_name
-from idgbr.distributed.stages import Folders, Stages, Trained
+from idgbr.distributed.stages import Stages, Trained
 from idgbr.errors import UserError
 from idgbr.evaluation.result import EvaluationResult
 from idgbr.inference.predictor import Predictor

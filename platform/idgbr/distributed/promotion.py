@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from idgbr.config.tree import Experiment
+from idgbr.distributed.folders import Folders
 from idgbr.distributed.gate import GateScenes, gate_scenes, judge, measure, refuse_seen
 from idgbr.distributed.session import start_ray
-from idgbr.distributed.stages import Folders
 from idgbr.errors import Refused, UserError
 from idgbr.evaluation.verdict import Verdict
 from idgbr.models.description import load_spec

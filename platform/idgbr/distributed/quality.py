@@ -19,8 +19,9 @@ from idgbr.config.tree import Experiment
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.data import prepare_data, spread
 from idgbr.distributed.evaluation import maps_by_setting
+from idgbr.distributed.folders import Folders
 from idgbr.distributed.session import start_ray
-from idgbr.distributed.stages import Folders, Stages
+from idgbr.distributed.stages import Stages
 from idgbr.errors import UserError
 from idgbr.evaluation.baselines import available, refine_classically
 from idgbr.evaluation.evaluate import evaluate_region, merge_methods

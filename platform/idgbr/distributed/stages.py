@@ -18,6 +18,7 @@ from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.coarse_maps import coarse_maps, deal_folds, held_out_maps
 from idgbr.distributed.curves import learning_curve
 from idgbr.distributed.data import PreparedData, prepare_all
+from idgbr.distributed.folders import Folders
 from idgbr.distributed.source import PlannedWindows
 from idgbr.distributed.stage import StageResult, StageSpec, TaskSpec, run_name
 from idgbr.distributed.training import run_stage
@@ -27,27 +28,6 @@ from idgbr.models.package import build_refiner, has_part, save_model
 from idgbr.registry.provenance import commit, versions
 from idgbr.registry.tracking import Tracker
 from idgbr.training.alignment import BACKBONE
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where an experiment keeps things, all under `resources.storage`."""
-
-    root: Path
-
-    @property
-    def data(self) -> Path:
-        return self.root / "data"
-
-    @property
-    def training(self) -> Path:
-        return self.root / "training"
-
-    def maps(self, name: str) -> Path:
-        return self.root / "coarse" / name
-
-    def result(self, name: str) -> Path:
-        return self.root / "results" / name
 
 
 @dataclass(frozen=True)
