@@ -16,6 +16,9 @@ import rasterio
 import yaml
 from rasterio.transform import from_origin
 
+from idgbr.distributed.data import spread
+from idgbr.errors import UserError
+
 ROOT = Path(__file__).parents[2]
 SIZE = 96
 
@@ -190,6 +193,20 @@ def test_labels_that_do_not_fit(case: str, tmp_path: Path, capsys: Any, monkeypa
     assert said["exit_code"] == 2, said["text"]
     assert expected in said["message"]
     assert "Traceback" not in said["text"]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_of_many_bad_files_the_first_is_told_and_the_rest_keep_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Tasks that fail when nobody waits for them any more must not print their tracebacks among the message."""
+
+    def bad(number: int) -> int:
+        raise UserError(f"file {number}")
+
+    for _ in range(2):  # what the first round leaves behind ends at the latest in the second
+        with pytest.raises(UserError, match="file 0"):
+            spread(bad, range(40))
+        assert spread(str, range(40)) == [str(number) for number in range(40)]
+    assert "Unhandled error" not in caplog.text
 
 
 def test_gpus_that_no_machine_has_are_not_waited_for(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from idgbr.datasets.fingerprint import fingerprint
 from idgbr.datasets.normalisation import IMAGENET, Normalisation
 from idgbr.datasets.prepare import PreparedRegion, histogram_table, histogram_warnings, prepare_region
 from idgbr.datasets.splits import Region, split_regions
-from idgbr.errors import UserError
+from idgbr.errors import IdgbrError, UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -99,13 +99,26 @@ def spread(function: Callable[[Item], Result], items: Sequence[Item], cpus: floa
         function: anything that can be pickled.
         items: what to apply it to.
         cpus: logical CPUs of a task.
+
+    Raises:
+        IdgbrError: what the first of the items that cannot be done raised.
     """
 
-    def some(part: Sequence[Item]) -> list[Result]:
-        return [function(item) for item in part]
+    # As a value: of a task that raises while nobody waits for it any more, Ray would print the traceback.
+    def some(part: Sequence[Item]) -> list[Result] | IdgbrError:
+        try:
+            return [function(item) for item in part]
+        except IdgbrError as error:
+            return error
 
     task: Any = ray.remote(num_cpus=cpus)(some)
     slots = max(1, int(ray.cluster_resources().get("CPU", 1) / cpus))
     size = max(1, min(32, len(items) // (4 * slots)))
     references = [task.remote(items[i : i + size]) for i in range(0, len(items), size)]
-    return [result for part in ray.get(references) for result in part]
+    results: list[Result] = []
+    for reference in references:
+        part = ray.get(reference)
+        if isinstance(part, IdgbrError):
+            raise part
+        results += part
+    return results
