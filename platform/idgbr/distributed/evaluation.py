@@ -29,14 +29,15 @@ def refined_maps(
     regions: Sequence[PreparedRegion], model: str | Path, folder: str | Path, config: Experiment
 ) -> list[Path]:
     """Refined maps of regions that have coarse maps, with a band of uncertainty; those there already stay."""
-    return maps_by_setting(regions, model, {Path(folder): config.sampler}, config)[0]
+    (paths,) = maps_by_setting(regions, model, {Path(folder): config.sampler}, config).values()
+    return paths
 
 
 def maps_by_setting(
     regions: Sequence[PreparedRegion], model: str | Path, settings: Mapping[Path, SamplerConfig], config: Experiment
-) -> list[list[Path]]:
+) -> dict[Path, list[Path]]:
     """As `refined_maps`, in several settings: by folder, what its maps are sampled with. One pool makes them all."""
-    paths = [[folder.resolve() / f"{region.id}.tif" for region in regions] for folder in settings]
+    paths = {folder: [folder.resolve() / f"{region.id}.tif" for region in regions] for folder in settings}
     tasks = [
         SceneTask(
             region.id,
@@ -48,7 +49,7 @@ def maps_by_setting(
             region.origin,
             setting,
         )
-        for setting, of_regions in enumerate(paths)
+        for setting, of_regions in enumerate(paths.values())
         for region, path in zip(regions, of_regions, strict=True)
         if not path.exists()
     ]

@@ -121,7 +121,7 @@ def _measure(
         own = [setting for setting in settings if setting.kind == kind]
         folders = [place / "maps" / _key(config, setting, model) for setting in own]
         samplers = {folder: setting.sampler for folder, setting in zip(folders, own, strict=True)}
-        made = dict(zip(samplers, maps_by_setting(regions, model, samplers, config), strict=True))
+        made = maps_by_setting(regions, model, samplers, config)
         for setting, folder in zip(own, folders, strict=True):
             for of_region, path in zip(maps, made[folder], strict=True):
                 of_region[setting.name] = str(path)

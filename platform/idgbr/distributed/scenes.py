@@ -91,12 +91,13 @@ class PredictorSpec:
     device: str = "cpu"
     threads: int = 1
     samplers: tuple[SamplerConfig, ...] = ()
-    """Of stage 2, one per setting; none: the model's own."""
+    """Of stage 2, one per setting."""
 
     def __call__(self) -> Callable[[Columns], np.ndarray]:
-        """Loads the part; the result predicts columns (image, valid, row, col, setting, coarse), (N, C, S, S).
+        """Loads the part; the result turns columns into (N, C, S, S) float32.
 
-        Channels: K probabilities, and for the refiner the uncertainty.
+        Columns: image, valid; for the refiner row, col, setting and coarse. Channels: K probabilities, and for the
+        refiner the uncertainty.
         """
         from idgbr.inference.predictor import Predictor
 
@@ -115,8 +116,7 @@ def _predict(predictor: Any, part: str, samplers: Sequence[SamplerConfig], colum
     values = np.empty((len(images), predictor.refiner.classes + 1, *images.shape[2:]), np.float32)
     for setting in np.unique(columns["setting"]):
         own = np.flatnonzero(columns["setting"] == setting)
-        sampler = samplers[setting] if samplers else None
-        refined = predictor.refine(images[own], valid[own], given[own], origins[own], sampler)
+        refined = predictor.refine(images[own], valid[own], given[own], origins[own], samplers[setting])
         values[own, :-1], values[own, -1] = refined.probabilities, refined.uncertainty
     return values
 
