@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from idgbr.evaluation.tradeoff import Point, tradeoff_figure, tradeoff_table, verdict
+from idgbr.evaluation.tradeoff import Point, _together, tradeoff_figure, tradeoff_table, verdict
 
 
 def point(name: str, kind: str, seconds: float | None, *edge: float) -> Point:
@@ -41,3 +42,9 @@ def test_table_and_figure_show_every_setting(tmp_path: Path) -> None:
     assert all(p.name in text for p in POINTS) and "31.00 ± 1.00" in text
     with Image.open(tradeoff_figure(POINTS, "toy", tmp_path / "figure.png")) as picture:
         assert picture.size[0] > 1000 and len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
+
+
+def test_points_that_lie_on_each_other_bear_their_numbers_together() -> None:
+    pixels = np.array([[100.0, 50.0], [300.0, 50.0], [103.0, 55.0], [300.0, 90.0]])
+    groups = _together(["a", "b", "c", "d"], pixels)
+    assert groups == [("a", [0, 2]), ("b", [1]), ("d", [3])]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
@@ -16,6 +19,7 @@ from idgbr.evaluation.result import heading_of
 FIGURES = ("wfm3_edge", "boundary_iou", "miou", "repair_worse")
 """Figures of the table; the first two are drawn."""
 _COLOURS = {"diffusion": "#0b6e4f", "control": "#b5533c", "classical": "#7a5ea8", "coarse": "#6b7280"}
+_LABEL_PIXELS = 14
 
 
 class Point(BaseModel):
@@ -59,28 +63,59 @@ def tradeoff_table(points: Sequence[Point], title: str) -> Table:
 
 
 def tradeoff_figure(points: Sequence[Point], title: str, path: str | Path) -> Path:
-    """WFm(3) and boundary IoU over seconds per megapixel, as a PNG; a line marks the coarse map."""
-    figure = Figure(figsize=(13, 5.5), layout="constrained")
+    """WFm(3) and boundary IoU over seconds per megapixel, as a PNG; a line marks the coarse map.
+
+    Points bear numbers, those that lie on each other bear them together; a list beside them says what they stand for.
+    """
+    figure = Figure(figsize=(15, max(5.5, 0.22 * len(points))), layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, name in zip(figure.subplots(1, 2), FIGURES[:2], strict=True):
-        for kind, colour in _COLOURS.items():
-            mine = [point for point in points if point.kind == kind]
-            if kind == "coarse":
-                for point in mine:
-                    axis.axhline(100 * point.mean(name), color=colour, linestyle="--", label="coarse")
-                continue
-            if not mine:
-                continue
-            x, y = [p.seconds for p in mine], [100 * p.mean(name) for p in mine]
-            axis.errorbar(x, y, [100 * p.spread(name) for p in mine], fmt="o", color=colour, label=kind, capsize=2)
-            for point, at, up in zip(mine, x, y, strict=True):
-                axis.annotate(point.name, (at, up), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    *axes, key = figure.subplots(1, 3, width_ratios=(5, 5, 3))
+    drawn = [point for point in points if point.kind != "coarse"]
+    for axis, name in zip(axes, FIGURES[:2], strict=True):
+        for point in points:
+            if point.kind == "coarse":
+                axis.axhline(100 * point.mean(name), color=_COLOURS["coarse"], linestyle="--")
+        for point in drawn:
+            spread = 100 * point.spread(name)
+            colour = _COLOURS[point.kind]
+            axis.errorbar(point.seconds, 100 * point.mean(name), spread, fmt="o", color=colour, capsize=2)
         axis.set(xscale="log", xlabel="seconds per megapixel, one core", ylabel=f"{heading_of(name)}, percent")
+        axis.margins(x=0.15)
         axis.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=8)
+    kinds = [kind for kind in _COLOURS if any(point.kind == kind for point in points)]
+    axes[0].legend([Patch(color=_COLOURS[kind]) for kind in kinds], kinds, fontsize=8)
     figure.suptitle(title)
+    _write_key(key, points, drawn)
+    figure.draw_without_rendering()  # where points come to lie is known from here on
+    for axis, name in zip(axes, FIGURES[:2], strict=True):
+        places = [(point.seconds, 100 * point.mean(name)) for point in drawn]
+        for place, numbers in _together(places, axis.transData.transform(places) if places else []):
+            text = ", ".join(str(number + 1) for number in numbers)
+            axis.annotate(text, place, xytext=(5, 4), textcoords="offset points", fontsize=8)
     figure.savefig(path, dpi=130)
     return Path(path)
+
+
+def _write_key(axis: Axes, points: Sequence[Point], drawn: Sequence[Point]) -> None:
+    """What the numbers stand for, in the colour of their kind."""
+    axis.axis("off")
+    lines = [("coarse map", "coarse")] if len(points) > len(drawn) else []
+    lines += [(f"{number}  {point.name}", point.kind) for number, point in enumerate(drawn, 1)]
+    for row, (text, kind) in enumerate(lines):
+        axis.text(0, 1 - row / max(len(lines), 12), text, color=_COLOURS[kind], fontsize=7.5, va="top")
+
+
+def _together(places: Sequence[Any], pixels: Any) -> list[tuple[Any, list[int]]]:
+    """Points closer than a label is high, as one: the place of the first, and the indices of all."""
+    groups: list[list[int]] = []
+    for index, pixel in enumerate(pixels):
+        near = (group for group in groups if np.abs(pixel - pixels[group[0]]).max() < _LABEL_PIXELS)
+        group = next(near, None)
+        if group is None:
+            groups.append([index])
+        else:
+            group.append(index)
+    return [(places[group[0]], group) for group in groups]
 
 
 def verdict(points: Sequence[Point], default: str) -> Mapping[str, float]:
