@@ -42,6 +42,20 @@ def test_what_lies_under_invalid_pixels_changes_nothing(toy_model: Path, images:
     np.testing.assert_array_equal(predictor.coarse(pixels, valid), predictor.coarse(other, valid))
 
 
+def test_a_window_that_sticks_out_says_what_the_scene_alone_says(toy_model: Path) -> None:
+    predictor = Predictor(toy_model)
+    scene = np.random.default_rng(2).integers(0, 255, (1, 3, 64, 96), dtype=np.uint8)
+    window, valid = np.zeros((1, 3, 160, 160), np.uint8), np.zeros((1, 160, 160), bool)
+    inside = np.s_[..., 32:96, :96]  # the window begins 32 rows above the scene
+    window[inside], valid[inside] = scene, True
+    coarse = predictor.coarse(window, valid)
+    np.testing.assert_allclose(coarse[inside], predictor.coarse(scene, valid[inside]), atol=1e-6)
+    np.testing.assert_allclose(coarse.sum(1), 1, atol=1e-6)
+    assert np.ptp(coarse[:, :, 96:], axis=1).max() == 0, "where there is no scene, no class is likelier"
+    nowhere = predictor.coarse(window, np.zeros_like(valid))
+    assert np.ptp(nowhere, axis=1).max() == 0
+
+
 def test_own_coarse_ids(toy_model: Path, images: tuple[np.ndarray, np.ndarray]) -> None:
     ids = np.full((2, 40, 52), 2, np.uint8)
     ids[:, :, :5] = IGNORE

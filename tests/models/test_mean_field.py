@@ -47,3 +47,15 @@ def test_turns_with_the_window() -> None:
     image, _, probabilities = _scene(2)
     turned = mean_field(probabilities.flip(-1), image.flip(-1), SETTINGS).flip(-1)
     assert torch.allclose(turned, mean_field(probabilities, image, SETTINGS), atol=1e-4)
+
+
+def test_pixels_without_data_have_no_say() -> None:
+    """A window that sticks out of its scene says of the scene what the scene alone says."""
+    image, _, probabilities = _scene(2)
+    beyond = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 48, 30)
+    valid = torch.ones(1, 48, 78, dtype=torch.bool)
+    valid[..., 48:] = False
+    wide = torch.cat([probabilities, beyond], -1), torch.cat([image, image[..., -1:].expand(-1, -1, -1, 30)], -1)
+    alone = mean_field(probabilities, image, SETTINGS)
+    assert torch.allclose(mean_field(*wide, SETTINGS, valid)[..., :48], alone, atol=1e-5)
+    assert not torch.allclose(mean_field(*wide, SETTINGS)[..., :48], alone, atol=0.1)

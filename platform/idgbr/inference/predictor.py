@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from idgbr.models.coarse import padded_logits
 from idgbr.models.guard import one_hot
 from idgbr.models.package import load_model
 from idgbr.models.precision import autocast
+from idgbr.raster.windows import ANCHOR
 
 if TYPE_CHECKING:
     from idgbr.models.sampler import OnStep
@@ -76,7 +78,10 @@ class Predictor:
 
     @torch.inference_mode()
     def coarse(self, images: NDArray, valid: NDArray) -> NDArray[np.float32]:
-        """Class probabilities of stage 1, (N, K, H, W).
+        """Class probabilities of stage 1, (N, K, H, W); all alike where a window sticks out of its scene.
+
+        What sticks out is cut off before: next to it, a network that was trained on windows inside of scenes is wrong
+        twice as often as at a window's own edge.
 
         Args:
             images: (N, B, H, W) in the imagery's own dtype.
@@ -84,9 +89,18 @@ class Predictor:
         """
         if self.coarse_model is None:
             raise UserError("this model has no stage 1: give a coarse map")
-        with self._autocast():
-            logits = padded_logits(self.coarse_model, self._normalised(images, valid))
-        return logits.float().softmax(1).cpu().numpy()
+        normalised = self._normalised(images, valid)
+        classes = len(self.spec.classes)
+        probabilities = np.full((len(images), classes, *valid.shape[1:]), 1 / classes, np.float32)
+        alike: dict[tuple[int, int, int, int], list[int]] = defaultdict(list)
+        for index, mask in enumerate(valid):
+            if mask.any():
+                alike[_extent(mask)].append(index)
+        for (top, bottom, left, right), indices in alike.items():
+            with self._autocast():
+                logits = padded_logits(self.coarse_model, normalised[indices, :, top:bottom, left:right])
+            probabilities[indices, :, top:bottom, left:right] = logits.float().softmax(1).cpu().numpy()
+        return probabilities
 
     @torch.inference_mode()
     def refine(
@@ -117,10 +131,12 @@ class Predictor:
 
         height, width = images.shape[-2:]
         image = self._padded(self._normalised(images, valid))
+        known = torch.zeros_like(image[:, 0], dtype=torch.bool)  # what is padded holds no data
+        known[:, :height, :width] = torch.from_numpy(np.array(valid, bool)).to(self.device)
         given = self._padded(self._coarse_tensor(coarse))
         origin = torch.from_numpy(np.array(origins, np.int64)).to(self.device)
         with self._autocast():
-            refined = sample(self.refiner, image, given, origin, sampler or self.spec.sampler, on_step)
+            refined = sample(self.refiner, image, given, origin, sampler or self.spec.sampler, on_step, known)
         planes = (refined.probabilities, refined.uncertainty, refined.disagreement)
         return RefinedBatch(*(plane[..., :height, :width].float().cpu().numpy() for plane in planes))
 
@@ -157,3 +173,13 @@ class Predictor:
 
     def _autocast(self) -> torch.autocast:
         return autocast(self.precision, self.device)
+
+
+def _extent(valid: NDArray) -> tuple[int, int, int, int]:
+    """Rows and columns of what holds data in (H, W), each from and up to, as slices count.
+
+    They begin at multiples of `ANCHOR`: the network sees the ground in the phase in which it sees whole windows.
+    """
+    rows, cols = np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0))
+    top, left = rows[0] - rows[0] % ANCHOR, cols[0] - cols[0] % ANCHOR
+    return int(top), int(rows[-1]) + 1, int(left), int(cols[-1]) + 1

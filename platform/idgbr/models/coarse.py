@@ -46,9 +46,14 @@ def build_coarse(config: CoarseConfig, classes: int, bands: int, pretrained: boo
 
 
 def padded_logits(model: nn.Module, image: Tensor) -> Tensor:
-    """Logits of an image of any size: padded to the stride of 32 by repeating its edge, then cropped back."""
+    """Logits of an image of any size: padded to the stride of 32 with its mirror image, then cropped back.
+
+    A mirror image looks like ground. Next to zeros, or to the edge repeated, a network is wrong more often; what is too
+    small to be mirrored is repeated.
+    """
     height, width = image.shape[-2:]
     down, right = -height % 32, -width % 32
     if down or right:
-        image = nn.functional.pad(image, (0, right, 0, down), mode="replicate")
+        mode = "reflect" if down < height and right < width else "replicate"
+        image = nn.functional.pad(image, (0, right, 0, down), mode=mode)
     return model(image)[..., :height, :width]

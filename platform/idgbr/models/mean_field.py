@@ -21,16 +21,17 @@ _RADII = (1, 2, 3, 5, 8, 12, 18, 26)
 _DIRECTIONS = 8
 
 
-def mean_field(probabilities: Tensor, image: Tensor, settings: MeanFieldConfig) -> Tensor:
+def mean_field(probabilities: Tensor, image: Tensor, settings: MeanFieldConfig, valid: Tensor | None = None) -> Tensor:
     """Class probabilities after a few rounds of agreement between neighbours.
 
     Args:
         probabilities: (N, K, H, W), sums to one over K.
         image: (N, B, H, W), normalised to unit standard deviation a band.
         settings: Rounds, reach and strength.
+        valid: (N, H, W) bool, where the image holds data; default everywhere.
 
     Returns:
-        (N, K, H, W) float32. Pixels beyond the window's edge have no say.
+        (N, K, H, W) float32. Pixels beyond the window's edge, and those that are not valid, have no say.
     """
     if not settings.rounds:
         return probabilities
@@ -38,7 +39,8 @@ def mean_field(probabilities: Tensor, image: Tensor, settings: MeanFieldConfig) 
     offsets, nearness = _neighbours(settings.reach)
     pad = max(max(abs(row), abs(col)) for row, col in offsets)
     shifted = _Shifted(image, pad, offsets)
-    inside = _Shifted(torch.ones_like(image[:, :1]), pad, offsets)
+    known = torch.ones_like(image[:, :1]) if valid is None else valid.unsqueeze(1).to(image.dtype)
+    inside = _Shifted(known, pad, offsets)
     kernels = []
     for index, weight in enumerate(nearness):
         difference = (shifted[index] - image).square().mean(1, keepdim=True)
@@ -49,7 +51,7 @@ def mean_field(probabilities: Tensor, image: Tensor, settings: MeanFieldConfig) 
     unary = probabilities.clamp(min=1e-4).log()
     belief = probabilities
     for _ in range(settings.rounds):
-        around = _Shifted(belief, pad, offsets)
+        around = _Shifted(belief * known, pad, offsets)
         alike = torch.zeros_like(belief)
         for index, kernel in enumerate(kernels):
             alike.addcmul_(kernel, around[index])

@@ -45,6 +45,7 @@ def sample(
     origins: Tensor,
     settings: SamplerConfig,
     on_step: OnStep | None = None,
+    valid: Tensor | None = None,
 ) -> Refined:
     """Refine windows.
 
@@ -55,6 +56,7 @@ def sample(
         origins: (N, 2) absolute scene row and column of each window's first pixel.
         settings: Steps, samples, guidance and the rest.
         on_step: Progress.
+        valid: (N, H, W) bool, where the image holds data; default everywhere.
     """
     total = squares = torch.zeros(())
     guide: Guide | None = None
@@ -71,7 +73,7 @@ def sample(
         squares = squares.to(probabilities.device) + probabilities.square().sum(1)
     mean = total / settings.samples
     disagreement = (squares / settings.samples - mean.square().sum(1)).clamp(min=0)
-    agreed = mean_field(voted(mean, coarse, settings.coarse_vote), image, settings.mean_field)
+    agreed = mean_field(voted(mean, coarse, settings.coarse_vote), image, settings.mean_field, valid)
     return Refined(guarded(agreed, disagreement, coarse, settings), 1 - mean.amax(1), disagreement)
 
 

@@ -109,7 +109,7 @@ class RefinerTask:
         """
         origins = torch.stack([batch["row"], batch["col"]], 1)
         coarse = coarse_input(batch["coarse"], self.settings)
-        refined = sample(self.model, batch["image"], coarse, origins, self.sampler)
+        refined = sample(self.model, batch["image"], coarse, origins, self.sampler, valid=batch["valid"])
         label = batch["label"].masked_fill(~near_boundary(batch["label"], MEASURED_REACH), IGNORE)
         return confusion_counts(refined.probabilities.argmax(1), label, self.classes)
 
