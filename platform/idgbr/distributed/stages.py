@@ -29,6 +29,8 @@ from idgbr.registry.provenance import commit, versions
 from idgbr.registry.tracking import Tracker
 from idgbr.training.alignment import BACKBONE
 
+_MAPS = 1  # raised when a model draws other coarse maps than it did, so that those of an older version are drawn anew
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -190,7 +192,7 @@ class Stages:
         return result
 
     def _inference_key(self) -> str:
-        text = self.config.inference.model_dump_json(include={"coarse", "precision"})
+        text = f"{_MAPS} {self.config.inference.model_dump_json(include={'coarse', 'precision'})}"
         return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
