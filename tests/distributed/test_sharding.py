@@ -51,7 +51,8 @@ def batch(step: int, ranks: slice) -> dict[str, Tensor]:
     coarse = torch.cat([label[:, None].float(), image.roll(2, -1)], 1)
     label[0] = 255
     place = torch.arange(BATCH)
-    whole = {"image": image, "label": label, "coarse": coarse, "seed": place + 100 * step, "row": place, "col": place}
+    whole = {"image": image, "valid": label != 255, "label": label, "coarse": coarse}
+    whole |= {"seed": place + 100 * step, "row": place, "col": place}
     return {key: value[ranks] for key, value in whole.items()}
 
 

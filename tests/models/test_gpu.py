@@ -79,7 +79,7 @@ def test_every_arithmetic_learns(settings: dict[str, object]) -> None:
     image = torch.nn.functional.one_hot(label, CLASSES).permute(0, 3, 1, 2).float()
     place = torch.arange(BATCH)
     batch = {"image": image, "label": label, "coarse": torch.cat([label[:, None].float(), image.roll(2, -1)], 1)}
-    batch |= {"seed": place, "row": place, "col": place}
+    batch |= {"valid": torch.ones_like(label, dtype=torch.bool), "seed": place, "row": place, "col": place}
     batch = {key: value.to(device) for key, value in batch.items()}
     halves = [{key: value[half] for key, value in batch.items()} for half in (slice(0, 2), slice(2, 4))]
     losses = [optimisation.step(halves if training.accumulate == 2 else [batch], step)[0] for step in range(30)]
