@@ -44,16 +44,26 @@ def test_what_lies_under_invalid_pixels_changes_nothing(toy_model: Path, images:
 
 def test_a_window_that_sticks_out_says_what_the_scene_alone_says(toy_model: Path) -> None:
     predictor = Predictor(toy_model)
-    scene = np.random.default_rng(2).integers(0, 255, (1, 3, 64, 96), dtype=np.uint8)
-    window, valid = np.zeros((1, 3, 160, 160), np.uint8), np.zeros((1, 160, 160), bool)
-    inside = np.s_[..., 32:96, :96]  # the window begins 32 rows above the scene
+    scene = np.random.default_rng(2).integers(0, 255, (1, 3, 128, 150), dtype=np.uint8)
+    window, valid = np.zeros((1, 3, 224, 224), np.uint8), np.zeros((1, 224, 224), bool)
+    inside = np.s_[..., 32:160, :150]  # the window begins 32 rows above the scene
     window[inside], valid[inside] = scene, True
     coarse = predictor.coarse(window, valid)
     np.testing.assert_allclose(coarse[inside], predictor.coarse(scene, valid[inside]), atol=1e-6)
     np.testing.assert_allclose(coarse.sum(1), 1, atol=1e-6)
-    assert np.ptp(coarse[:, :, 96:], axis=1).max() == 0, "where there is no scene, no class is likelier"
+    assert np.ptp(coarse[:, :, 160:], axis=1).max() == 0, "where there is no scene, no class is likelier"
     nowhere = predictor.coarse(window, np.zeros_like(valid))
     assert np.ptp(nowhere, axis=1).max() == 0
+
+
+def test_a_strip_in_a_window_is_mirrored_to_what_any_decoder_takes(toy_model: Path) -> None:
+    predictor = Predictor(toy_model)
+    window = np.random.default_rng(3).integers(0, 255, (1, 3, 160, 160), dtype=np.uint8)
+    strip = np.zeros((1, 160, 160), bool)
+    strip[:, :50] = True
+    mirrored = np.pad(window[:, :, :50], ((0, 0), (0, 0), (0, 78), (0, 0)), mode="reflect")
+    expected = predictor.coarse(mirrored, np.ones((1, 128, 160), bool))
+    np.testing.assert_allclose(predictor.coarse(window, strip)[:, :, :50], expected[:, :, :50], atol=1e-6)
 
 
 def test_own_coarse_ids(toy_model: Path, images: tuple[np.ndarray, np.ndarray]) -> None:

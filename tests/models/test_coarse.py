@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -22,6 +23,24 @@ def test_any_decoder_on_any_size(decoder: str) -> None:
     model = build_coarse(CoarseConfig(decoder=decoder), classes=5, bands=4).eval()
     with torch.no_grad():
         assert padded_logits(model, torch.randn(2, 4, 70, 96)).shape == (2, 5, 70, 96)
+
+
+def test_what_is_missing_is_a_mirror_image() -> None:
+    """Also where it is more than there is; PAN fails on less than 128 px."""
+    image, seen = torch.rand(1, 3, 40, 90), []
+
+    def model(given: torch.Tensor) -> torch.Tensor:
+        seen.append(given)
+        return given
+
+    assert torch.equal(padded_logits(model, image), image)
+    assert torch.equal(seen[0], torch.nn.functional.pad(image, (0, 6, 0, 24), mode="reflect"))
+    padded_logits(model, image[..., :1], least=128)
+    assert seen[1].shape == (1, 3, 128, 128)
+    assert torch.equal(seen[1][0, 0, :, 0], torch.tensor(np.pad(image[0, 0, :, 0], (0, 88), mode="reflect")))
+    pan = build_coarse(CoarseConfig(decoder="PAN"), classes=2, bands=3).eval()
+    with torch.no_grad():
+        assert padded_logits(pan, image, least=128).shape == (1, 2, 40, 90)
 
 
 def test_weights_of_the_package_are_real_and_fit_any_band_count() -> None:

@@ -29,7 +29,7 @@ from idgbr.registry.provenance import commit, versions
 from idgbr.registry.tracking import Tracker
 from idgbr.training.alignment import BACKBONE
 
-_MAPS = 1  # raised when a model draws other coarse maps than it did, so that those of an older version are drawn anew
+_VERSION = 1  # raised when a model draws other coarse maps than it did, so that those of an older one are drawn anew
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Stages:
         return result
 
     def _inference_key(self) -> str:
-        text = f"{_MAPS} {self.config.inference.model_dump_json(include={'coarse', 'precision'})}"
+        text = f"{_VERSION} {self.config.inference.model_dump_json(include={'coarse', 'precision'})}"
         return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 

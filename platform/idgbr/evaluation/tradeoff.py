@@ -19,7 +19,7 @@ from idgbr.evaluation.result import heading_of
 FIGURES = ("wfm3_edge", "boundary_iou", "miou", "repair_worse")
 """Figures of the table; the first two are drawn."""
 _COLOURS = {"diffusion": "#0b6e4f", "control": "#b5533c", "classical": "#7a5ea8", "coarse": "#6b7280"}
-_LABEL_PIXELS = 14
+_LABEL_PIXELS = 14  # height of a number in the figure, before it is drawn at a higher resolution
 
 
 class Point(BaseModel):

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 Part = Literal["coarse", "refiner"]
 
+_LEAST = 128
+"""Side in pixels of what stage 1 sees of a window of which a strip holds data; some decoders take no less."""
+
 
 @dataclass(frozen=True)
 class RefinedBatch:
@@ -81,7 +84,7 @@ class Predictor:
         """Class probabilities of stage 1, (N, K, H, W); all alike where a window sticks out of its scene.
 
         What sticks out is cut off before: next to it, a network that was trained on windows inside of scenes is wrong
-        twice as often as at a window's own edge.
+        half as often again as at a window's own edge.
 
         Args:
             images: (N, B, H, W) in the imagery's own dtype.
@@ -90,7 +93,7 @@ class Predictor:
         if self.coarse_model is None:
             raise UserError("this model has no stage 1: give a coarse map")
         normalised = self._normalised(images, valid)
-        classes = len(self.spec.classes)
+        classes, least = len(self.spec.classes), min(_LEAST, *valid.shape[1:])
         probabilities = np.full((len(images), classes, *valid.shape[1:]), 1 / classes, np.float32)
         alike: dict[tuple[int, int, int, int], list[int]] = defaultdict(list)
         for index, mask in enumerate(valid):
@@ -98,7 +101,7 @@ class Predictor:
                 alike[_extent(mask)].append(index)
         for (top, bottom, left, right), indices in alike.items():
             with self._autocast():
-                logits = padded_logits(self.coarse_model, normalised[indices, :, top:bottom, left:right])
+                logits = padded_logits(self.coarse_model, normalised[indices, :, top:bottom, left:right], least)
             probabilities[indices, :, top:bottom, left:right] = logits.float().softmax(1).cpu().numpy()
         return probabilities
 

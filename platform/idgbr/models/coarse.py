@@ -45,15 +45,28 @@ def build_coarse(config: CoarseConfig, classes: int, bands: int, pretrained: boo
     return model.to(memory_format=torch.channels_last)
 
 
-def padded_logits(model: nn.Module, image: Tensor) -> Tensor:
+def padded_logits(model: nn.Module, image: Tensor, least: int = 1) -> Tensor:
     """Logits of an image of any size: padded to the stride of 32 with its mirror image, then cropped back.
 
-    A mirror image looks like ground. Next to zeros, or to the edge repeated, a network is wrong more often; what is too
-    small to be mirrored is repeated.
+    A mirror image looks like ground; next to zeros, or to the edge repeated, a network is wrong more often.
+
+    Args:
+        model: what `build_coarse` gave.
+        image: (N, B, H, W), normalised.
+        least: side in pixels that the network gets to see at least.
+
+    Returns:
+        (N, K, H, W).
     """
     height, width = image.shape[-2:]
-    down, right = -height % 32, -width % 32
-    if down or right:
-        mode = "reflect" if down < height and right < width else "replicate"
-        image = nn.functional.pad(image, (0, right, 0, down), mode=mode)
+    rows, cols = _mirrored(height, least), _mirrored(width, least)
+    if len(rows) > height or len(cols) > width:
+        image = image[..., rows, :][..., cols]
     return model(image)[..., :height, :width]
+
+
+def _mirrored(length: int, least: int) -> Tensor:
+    """Indices along an axis, up to a multiple of 32 that is `least` or more: forth to its end, back, and so on."""
+    turn = max(2 * (length - 1), 1)
+    position = torch.arange(-(-max(length, least) // 32) * 32) % turn
+    return torch.minimum(position, turn - position)
