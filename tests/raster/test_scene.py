@@ -117,6 +117,25 @@ def test_a_rewritten_file_is_opened_anew(make: Make, pixels: np.ndarray) -> None
     assert Scene(path).grid().height == 50
 
 
+def test_a_loop_over_windows_looks_at_a_file_once(make: Make, pixels: np.ndarray) -> None:
+    path = make("a.tif", pixels)
+    with gdal_env(path):
+        Scene(path).read(Window(0, 0, 4, 4))
+        make("a.tif", pixels[:, :50])
+        assert Scene(path).grid().height == 70
+    assert Scene(path).grid().height == 50
+
+
+def test_windows_that_are_valid_throughout_share_their_validity(make: Make, pixels: np.ndarray) -> None:
+    scene = Scene(make("a.tif", pixels))
+    first, second = scene.read(Window(0, 0, 4, 4))[1], scene.read(Window(8, 8, 4, 4))[1]
+    assert first.shape == (4, 4)
+    assert first.all()
+    assert np.shares_memory(first, second)
+    with pytest.raises(ValueError, match="read-only"):
+        second[0, 0] = False
+
+
 def test_bad_files_are_refused(make: Make, pixels: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         Scene(str(tmp_path / "missing.tif")).check()

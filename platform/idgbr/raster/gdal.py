@@ -81,7 +81,8 @@ def gdal_env(uri: str = "", cache_mb: int = 64) -> AbstractContextManager[None]:
 
     GDAL finds credentials by itself (environment, profiles, instance roles), hence no session of rasterio's. It takes
     a small GDAL_CACHEMAX for megabytes, rasterio takes it for bytes. Inside of equal settings it does nothing: a
-    loop over windows enters it once, and saves a tenth of the time of a window that decodes fast.
+    loop over windows enters it once, and saves a tenth of the time of a window that decodes fast. Such a loop also
+    takes files for unchanged: each is looked at once, see `version_of`.
     """
     wanted = _options(is_remote(uri), s3_endpoint() if uri.startswith("s3://") else None, cache_mb)
     around = getattr(_local, "options", None)
@@ -90,12 +91,13 @@ def gdal_env(uri: str = "", cache_mb: int = 64) -> AbstractContextManager[None]:
 
 @contextmanager
 def _entered(wanted: dict[str, Any], around: dict[str, Any] | None) -> Iterator[None]:
-    _local.options = wanted
+    versions = getattr(_local, "versions", None)
+    _local.options, _local.versions = wanted, {}
     try:
         with rasterio.Env(session=DummySession(), **wanted):
             yield
     finally:
-        _local.options = around
+        _local.options, _local.versions = around, versions
 
 
 def open_quietly(uri: str, **options: Any) -> Any:
@@ -123,7 +125,19 @@ def cached_dataset(key: Hashable, opener: Callable[[], Any]) -> Any:
 
 
 def version_of(uri: str) -> tuple[int, int]:
-    """Modification time and size of a local file, so that a rewritten file is opened anew; zeros for remote ones."""
+    """Modification time and size of a local file, so that a rewritten file is opened anew; zeros for remote ones.
+
+    Inside of `gdal_env` a file is looked at once.
+    """
+    versions: dict[str, tuple[int, int]] | None = getattr(_local, "versions", None)
+    if versions is None:
+        return _look_at(uri)
+    if uri not in versions:
+        versions[uri] = _look_at(uri)
+    return versions[uri]
+
+
+def _look_at(uri: str) -> tuple[int, int]:
     if is_remote(uri):
         return (0, 0)
     try:

@@ -142,7 +142,8 @@ class Scene:
 
         Returns:
             Pixels (B, H, W) in the file's dtype and their validity (H, W) bool. Pixels outside of the scene are 0 and
-            invalid, as are NaN and infinity; nodata pixels keep their value and are invalid.
+            invalid, as are NaN and infinity; nodata pixels keep their value and are invalid. Validity is shared between
+            windows that are valid throughout, and not to be written to.
 
         Raises:
             UserError: the file is missing, unreadable or damaged, or has no such band.

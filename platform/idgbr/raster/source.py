@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ class Source:
         if factor is not None:
             self.dataset = self._resampled(factor, nearest)
         self.grid = grid_of(self.dataset) if factor is None else self.native.scaled(factor)
+        self._known: dict[tuple[int | str, ...], list[int]] = {}
 
     def _resampled(self, factor: float, nearest: bool) -> WarpedVRT:
         target = self.native.scaled(factor)
@@ -88,9 +90,10 @@ class Source:
         Raises:
             UserError: there is no such band.
         """
-        if not bands:
-            return [i for i in self.file.indexes if i != self._alpha] or list(self.file.indexes)
-        return [self._index(band) for band in bands]
+        if bands not in self._known:  # asked for every window
+            every = [i for i in self.file.indexes if i != self._alpha] or list(self.file.indexes)
+            self._known[bands] = [self._index(band) for band in bands] if bands else every
+        return self._known[bands]
 
     def _index(self, band: int | str) -> int:
         if isinstance(band, int) and 1 <= band <= self.file.count:
@@ -120,7 +123,7 @@ class Source:
         any of them is not finite.
 
         Returns:
-            (B, H, W) in the file's dtype and (H, W) bool.
+            (B, H, W) in the file's dtype and (H, W) bool, not to be written to.
 
         Raises:
             UserError: the file is damaged there.
@@ -128,11 +131,12 @@ class Source:
         area = window.to_rasterio()
         try:
             pixels = self.dataset.read(indexes, window=area, out_dtype=None if self._alike else self.dtype(indexes))
-            valid = np.ones(pixels.shape[1:], dtype=bool)
             if self._alpha is not None:
-                valid &= self.dataset.read(self._alpha, window=area) != 0
+                valid = self.dataset.read(self._alpha, window=area) != 0
             elif self._masked:
-                valid &= self.dataset.read_masks(indexes[0], window=area) != 0
+                valid = self.dataset.read_masks(indexes[0], window=area) != 0
+            else:
+                valid = _all_valid(window.height, window.width)
         except GDAL_ERRORS as error:
             raise UserError(
                 f"{self.uri}: cannot read rows {window.row} to {window.stop_row}, columns {window.col} to "
@@ -140,13 +144,19 @@ class Source:
                 f"({reason(error)}). Copy or download it again."
             ) from error
         if self.nodata is not None:
-            valid &= ~_equals(pixels, self.nodata).all(axis=0)
+            valid = valid & ~_equals(pixels, self.nodata).all(axis=0)
         if pixels.dtype.kind == "f":
             finite = np.isfinite(pixels)
             if not finite.all():
-                valid &= finite.all(axis=0)
+                valid = valid & finite.all(axis=0)
                 pixels[~finite] = 0
         return pixels, valid
+
+
+@lru_cache(maxsize=16)
+def _all_valid(height: int, width: int) -> np.ndarray:
+    """True everywhere, in one byte: most windows are valid throughout."""
+    return np.broadcast_to(np.True_, (height, width))
 
 
 def _equals(pixels: np.ndarray, value: float) -> np.ndarray:
