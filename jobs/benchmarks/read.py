@@ -3,10 +3,12 @@
     python jobs/benchmark.py read
     python jobs/benchmark.py read --input ortho.tif --window 512
 
-The same pixels lie in a tiled and in a striped file, compressed. Windows come row by row, as refining reads them, and
-in groups of 64 from anywhere, as training does: ours sorts a group. Ours also says which pixels are valid; of the other
-two loops over rasterio one asks for masked windows, which do so too, and the plain one knows nothing of validity. All
-run in one process with the environment of Ray's workers. Seconds are the processor's own, the page cache is warm.
+The same pixels lie in a tiled and in a striped file, compressed. Windows come row by row, as refining reads them: ours
+reads those of one row that overlap as one and cuts them. And they come from anywhere, as training reads them: ours
+sorts those of a task. A task's windows are kept until all of them are read, by every loop. Ours also says which pixels
+are valid; of the other two loops over rasterio one asks for masked windows, which do so too, and the plain one knows
+nothing of validity. All run in one process with the environment of Ray's workers. Seconds are the processor's own, the
+page cache is warm.
 """
 
 from __future__ import annotations
@@ -47,51 +49,59 @@ class Flags(JobFlags):
     """Runs of each, in turn; the fastest counts."""
 
 
-def ours(path: str, places: Sequence[Window]) -> None:
+def ours(path: str, tasks: Sequence[Sequence[Window]]) -> None:
     from idgbr.raster.gdal import gdal_env
     from idgbr.raster.scene import Scene
+    from idgbr.raster.windows import rows_of
 
     scene = Scene(path)
     with gdal_env(path):
-        for first in range(0, len(places), 64):
-            for place in sorted(places[first : first + 64], key=lambda place: (place.row, place.col)):
-                scene.read(place)
+        for task in tasks:
+            rows = list(rows_of(sorted(task)))
+            read = scene.read_each([whole for whole, _ in rows])
+            [
+                (pixels[:, *part], valid[part])
+                for (whole, windows), (pixels, valid) in zip(rows, read, strict=True)
+                for part in (window.slices((whole.row, whole.col)) for window in windows)
+            ]
 
 
-def plain(path: str, places: Sequence[Window], **options: bool) -> None:
+def plain(path: str, tasks: Sequence[Sequence[Window]], **options: bool) -> None:
     import rasterio
 
     with rasterio.Env(GDAL_CACHEMAX=DEFAULT_CACHE), rasterio.open(path) as file:
-        for place in places:
-            file.read(window=place.to_rasterio(), **options)
+        for task in tasks:
+            [file.read(window=place.to_rasterio(), **options) for place in task]
 
 
-def masked(path: str, places: Sequence[Window]) -> None:
-    plain(path, places, masked=True)
+def masked(path: str, tasks: Sequence[Sequence[Window]]) -> None:
+    plain(path, tasks, masked=True)
 
 
-def torchgeo(path: str, places: Sequence[Window]) -> None:
+def torchgeo(path: str, tasks: Sequence[Sequence[Window]]) -> None:
     import rasterio
     from torchgeo.datasets import RasterDataset
 
     with rasterio.Env(GDAL_CACHEMAX=DEFAULT_CACHE), rasterio.open(path) as file:
         dataset = RasterDataset(paths=[path], cache=True)
-        for place in places:
-            left, top = file.transform @ (place.col, place.row)
-            right, bottom = file.transform @ (place.stop_col, place.stop_row)
-            dataset[left:right, bottom:top]
+        for task in tasks:
+            corners = [
+                (*(file.transform @ (place.col, place.row)), *(file.transform @ (place.stop_col, place.stop_row)))
+                for place in task
+            ]
+            [dataset[left:right, bottom:top] for left, top, right, bottom in corners]
 
 
-READERS: dict[str, Callable[[str, Sequence[Window]], None]] = {
+READERS: dict[str, Callable[[str, Sequence[Sequence[Window]]], None]] = {
     "ours": ours, "plain rasterio": plain, "masked rasterio": masked, "torchgeo": torchgeo,
 }  # fmt: skip
 
 
-def seconds_of(reader: str, path: str, places: Sequence[Window]) -> float:
+def seconds_of(reader: str, path: str, tasks: Sequence[Sequence[Window]]) -> float:
     """Processor seconds of one run, in a thread that takes its handles, and their blocks, with it."""
     began = time.process_time()
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(READERS[reader], path, places).result()
+        thread.submit(READERS[reader], path, tasks).result()
     return time.process_time() - began
 
 
@@ -102,7 +112,9 @@ def main(flags: Flags) -> dict[str, object]:
     from rich.table import Table
 
     from benchmarks._tiny import write_raster
+    from idgbr.distributed.scenes import WINDOWS_PER_TASK
     from idgbr.distributed.session import worker_environment
+    from idgbr.distributed.source import PIXELS_PER_TASK, ROWS_PER_TASK
     from idgbr.raster.grid import Window
     from idgbr.raster.windows import plan_windows
 
@@ -114,6 +126,7 @@ def main(flags: Flags) -> dict[str, object]:
         "row by row": (inside * -(-flags.windows // len(inside)))[: flags.windows],
         "anywhere": [Window(row, col, flags.window, flags.window) for row, col in zip(rows, cols, strict=True)],
     }
+    at_once = {"row by row": WINDOWS_PER_TASK, "anywhere": min(ROWS_PER_TASK, PIXELS_PER_TASK // flags.window**2)}
     table = Table(title=f"{flags.windows} windows of {flags.window} px from {flags.size} x {flags.size} px, 3 bands")
     for heading in ("file", "windows", *(f"{name} (1/s)" for name in readers), "ratio"):
         table.add_column(heading, justify="left" if heading in ("file", "windows") else "right")
@@ -127,10 +140,11 @@ def main(flags: Flags) -> dict[str, object]:
             path = str(Path(folder, f"{kind}.tif"))
             write_raster(path, flags.size, flags.input, tiled=kind == "tiled")
             for order, places in orders.items():
+                tasks = [places[first : first + at_once[order]] for first in range(0, len(places), at_once[order])]
                 seconds = dict.fromkeys(readers, float("inf"))
                 for _ in range(flags.repeats):
                     for name in readers:
-                        taken = process.submit(seconds_of, name, path, places).result()
+                        taken = process.submit(seconds_of, name, path, tasks).result()
                         seconds[name] = min(seconds[name], taken)
                 ratio = min(value for name, value in seconds.items() if name != "ours") / seconds["ours"]
                 ratios[f"{kind}, {order}"] = round(ratio, 3)

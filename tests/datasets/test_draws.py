@@ -13,7 +13,7 @@ from idgbr.datasets.catalogue import catalogue
 from idgbr.datasets.draws import DrawPlan
 from idgbr.datasets.lattice import boundary_mask, build_lattice, cell_size, read_index_raster
 from idgbr.datasets.prepare import PreparedRegion, prepare_region
-from idgbr.datasets.samples import read_sample
+from idgbr.datasets.samples import read_samples
 from idgbr.datasets.splits import split_regions
 from idgbr.errors import UserError
 from idgbr.raster.grid import Window
@@ -123,17 +123,20 @@ def test_boundary_between_ignored_and_a_class_is_none() -> None:
 
 def test_samples_are_the_scene_seen_through_the_window(regions: list[PreparedRegion], tmp_path: Path) -> None:
     plan = DrawPlan(regions, SamplingConfig(), TURNED, 100, seed=0)
-    for draw in plan.draws(0, 20):
-        region = plan.regions[draw.region]
-        sample = read_sample(region, draw, 100)
-        assert sample["image"].shape == (3, 100, 100)
-        assert sample["image"].dtype == np.uint8
+    draws = plan.draws(0, 20)
+    samples = read_samples(plan.regions, draws, 100)
+    assert samples["image"].shape == (20, 3, 100, 100) and samples["image"].dtype == np.uint8
+    assert "coarse" not in samples
+    for number, draw in enumerate(draws):
+        sample, region = {key: values[number] for key, values in samples.items()}, plan.regions[draw.region]
         assert sample["valid"].sum() == min(100, region.grid.height) * min(100, region.grid.width)
         assert (sample["label"][sample["valid"] == 0] == IGNORE).all()
         valid = sample["valid"] > 0
         assert (sample["image"][0][valid] // 60 == sample["label"][valid]).all()
         assert (sample["row"], sample["col"]) == (region.origin[0] + draw.row, region.origin[1] + draw.col)
-        assert "coarse" not in sample
+        assert (sample["seed"], sample["transform"]) == (draw.seed, draw.transform)
+        alone = read_samples(plan.regions, [draw], 100)
+        assert all((values[0] == sample[key]).all() for key, values in alone.items())
 
 
 def test_a_coarse_map_travels_with_the_sample(
@@ -146,7 +149,7 @@ def test_a_coarse_map_travels_with_the_sample(
     region = replace(regions[0], coarse=path)
     window = max(grid.height, grid.width) + 10
     draw = DrawPlan([region], SamplingConfig(), TURNED, window, seed=0).draws(0, 1)[0]
-    sample = read_sample(region, draw, window)
+    sample = {key: values[0] for key, values in read_samples([region], [draw], window).items()}
     assert sample["coarse"].shape == (4, window, window)
     assert (sample["coarse"][0][sample["valid"] == 0] == IGNORE).all()
     inside = sample["coarse"][:, -draw.row :, -draw.col :][:, : grid.height, : grid.width]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from idgbr.raster.blending import StripBlender
-from idgbr.raster.windows import plan_windows, taper
+from idgbr.raster.grid import Window
+from idgbr.raster.windows import plan_windows, rows_of, taper
 
 SHAPES = [(100, 130), (33, 200), (20, 20), (32, 32), (57, 31), (1, 1)]
 OFFSETS = [(0, 0), (32, 96), (-64, 3), (100, 41)]
@@ -47,6 +48,32 @@ def test_offsets_move_windows_by_whole_anchors() -> None:
     assert plan_windows(500, 500, 96, 32, (37, 53)) == plan_windows(500, 500, 96, 32, (32, 32))
     assert plan_windows(500, 500, 96, 32, (37, 53)) != plan_windows(500, 500, 96, 32)
     assert [w.row % 32 for w in plan_windows(50, 50, 96, 32, (40, 53))] == [0]
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize(("height", "width"), SHAPES)
+def test_rows_hold_every_window_once_and_nothing_else(height: int, width: int, offset: tuple[int, int]) -> None:
+    plan = plan_windows(height, width, 32, 12, offset)
+    rows = list(rows_of(plan))
+    assert [window for _, windows in rows for window in windows] == plan
+    assert [whole.row for whole, _ in rows] == sorted({window.row for window in plan})
+    ground = np.arange((height + 128) * (width + 128)).reshape(height + 128, width + 128)
+    for whole, windows in rows:
+        pixels = ground[whole.slices((-64, -64))]
+        seen = np.zeros(pixels.shape, bool)
+        for window in windows:
+            part = window.slices((whole.row, whole.col))
+            np.testing.assert_array_equal(pixels[part], ground[window.slices((-64, -64))])
+            seen[part] = True
+        assert seen.all()
+
+
+def test_windows_apart_are_rows_of_their_own() -> None:
+    apart = [Window(0, 0, 8, 8), Window(0, 9, 8, 8), Window(4, 12, 8, 8), Window(4, 12, 8, 8), Window(4, 16, 9, 8)]
+    assert list(rows_of(apart)) == [(window, [window]) for window in apart]
+    assert list(rows_of([])) == []
+    touching = [Window(0, 0, 8, 8), Window(0, 8, 8, 8)]
+    assert list(rows_of(touching)) == [(Window(0, 0, 8, 16), touching)]
 
 
 @pytest.mark.parametrize(("height", "width"), SHAPES)

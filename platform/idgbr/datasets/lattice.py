@@ -6,6 +6,7 @@ class, not per pixel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +33,13 @@ def boundary_mask(label: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def read_index_raster(path: str, window: Window) -> NDArray[np.uint8]:
     """Class ids (h, w) of a prepared label raster, IGNORE outside it and where it carries none."""
-    values, valid = Scene(path, bands=(1,)).read(window)
-    return np.where(valid, values[0], IGNORE).astype(np.uint8)
+    return read_index_windows(path, [window])[0]
+
+
+def read_index_windows(path: str, windows: Sequence[Window]) -> list[NDArray[np.uint8]]:
+    """`read_index_raster` of several windows."""
+    read = Scene(path, bands=(1,)).read_each(windows)
+    return [np.where(valid, values[0], IGNORE).astype(np.uint8) for values, valid in read]
 
 
 @dataclass(frozen=True)

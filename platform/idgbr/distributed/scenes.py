@@ -27,12 +27,15 @@ from idgbr.raster.blending import StripBlender
 from idgbr.raster.gdal import gdal_env
 from idgbr.raster.grid import Grid, Window
 from idgbr.raster.scene import SceneProfile
-from idgbr.raster.windows import plan_windows
+from idgbr.raster.windows import plan_windows, rows_of
 
 WINDOWS_PER_TASK = 16
 """Windows one read task reads, at most."""
 _UNREAD = 1e-6
 """Trust in a window that could not be read: where another one covers its pixels, that one counts."""
+
+_Pixels = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+"""Image (B, H, W), validity (H, W) bool, and for refinement the coarse map's planes (C, H, W)."""
 
 
 class Source(Protocol):
@@ -144,16 +147,10 @@ def _read_windows(tasks: ray.ObjectRef, task: int, numbers: range) -> list[Colum
 
 def _windows(tasks: ray.ObjectRef, task: int, numbers: range) -> Columns:
     scene: SceneTask = _fetched(tasks)[task]
+    places = [scene.windows[number] for number in numbers]
+    read = [part for whole, windows in rows_of(places) for part in _read_row(scene, whole, windows)]
     rows: list[dict[str, Any]] = []
-    for number in numbers:
-        window, error = scene.windows[number], ""
-        try:
-            image, valid, coarse = _read(scene, window)
-        except UserError as failure:
-            if scene.unreadable is None:
-                raise
-            image, valid, coarse = _nothing(scene, window)
-            error = str(failure)
+    for number, window, (image, valid, coarse, error) in zip(numbers, places, read, strict=True):
         row = {
             "task": np.int64(task),
             "window": np.int64(number),
@@ -170,7 +167,23 @@ def _windows(tasks: ray.ObjectRef, task: int, numbers: range) -> Columns:
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
 
-def _read(scene: SceneTask, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _read_row(scene: SceneTask, whole: Window, windows: Sequence[Window]) -> list[tuple[*_Pixels, str]]:
+    """What `_read` returns for windows that make up `whole`, each with why it could not be read, or ""."""
+    try:
+        read = _read(scene, whole)
+    except UserError as failure:
+        if len(windows) > 1:  # what is sound of a damaged row is kept
+            return [part for window in windows for part in _read_row(scene, window, [window])]
+        if scene.unreadable is None:
+            raise
+        return [(*_nothing(scene, whole), str(failure))]
+    corner = (whole.row, whole.col)
+    image, valid, coarse = read
+    parts = [window.slices(corner) for window in windows]
+    return [(image[:, *part], valid[part], None if coarse is None else coarse[:, *part], "") for part in parts]
+
+
+def _read(scene: SceneTask, window: Window) -> _Pixels:
     image, valid = scene.image.read(window)
     if scene.coarse is None:
         return image, valid, None
@@ -181,7 +194,7 @@ def _read(scene: SceneTask, window: Window) -> tuple[np.ndarray, np.ndarray, np.
     return image, valid, np.where(known, planes, IGNORE).astype(np.uint8)
 
 
-def _nothing(scene: SceneTask, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _nothing(scene: SceneTask, window: Window) -> _Pixels:
     """What `_read` returns where there is no valid pixel."""
     profile, shape = scene.image.profile(), (window.height, window.width)
     image = np.zeros((len(profile.selected), *shape), profile.dtype)

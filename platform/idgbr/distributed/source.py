@@ -14,8 +14,7 @@ from ray.data.block import Block, BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from idgbr.datasets.draws import Draw, DrawPlan
-from idgbr.datasets.samples import read_sample
-from idgbr.raster.gdal import gdal_env
+from idgbr.datasets.samples import read_samples
 
 Columns = dict[str, np.ndarray]
 ROWS_PER_TASK = 64
@@ -102,18 +101,9 @@ class PlannedWindows:
     batch: int
 
     def read(self, draws: Sequence[Draw]) -> Columns:
-        """The samples of `draws` as columns, in their order, read in the order of files and rows.
-
-        Returns:
-            What `read_sample` returns, stacked, and `index`, the draws' places in the plan.
-        """
-        order = sorted(range(len(draws)), key=lambda i: (draws[i].region, draws[i].row, draws[i].col))
-        samples: list[dict[str, Any]] = [{} for _ in draws]
-        with gdal_env():
-            for i in order:
-                draw, region = draws[i], self.plan.regions[draws[i].region]
-                samples[i] = {**read_sample(region, draw, self.plan.window), "index": draw.index}
-        return {key: np.stack([np.asarray(sample[key]) for sample in samples]) for key in samples[0]}
+        """The samples of `draws`, as `read_samples` returns them, and `index`, the draws' places in the plan."""
+        columns = read_samples(self.plan.regions, draws, self.plan.window)
+        return columns | {"index": np.array([draw.index for draw in draws])}
 
 
 @functools.lru_cache(maxsize=2)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from idgbr.datasets.draws import Draw
 from idgbr.datasets.prepare import PreparedRegion
-from idgbr.datasets.samples import read_sample
+from idgbr.datasets.samples import read_samples
 from idgbr.distributed.source import Columns
 from idgbr.raster.windows import plan_windows
 
@@ -31,8 +29,7 @@ def choose_windows(regions: Sequence[PreparedRegion], window: int, limit: int) -
 def fixed_windows(
     regions: Sequence[PreparedRegion], window: int, limit: int, rank: int, world: int
 ) -> Iterator[Columns]:
-    """This rank's share of the chosen windows, in batches of columns as `read_sample` returns them."""
+    """This rank's share of the chosen windows, in batches as `read_samples` returns them."""
     mine = choose_windows(regions, window, limit)[rank::world]
     for first in range(0, len(mine), BATCH):
-        samples = [read_sample(regions[d.region], d, window) for d in mine[first : first + BATCH]]
-        yield {key: np.stack([np.asarray(sample[key]) for sample in samples]) for key in samples[0]}
+        yield read_samples(regions, mine[first : first + BATCH], window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -148,23 +149,30 @@ class Scene:
         Raises:
             UserError: the file is missing, unreadable or damaged, or has no such band.
         """
+        return self.read_each([window])[0]
+
+    def read_each(self, windows: Sequence[Window]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """`read` of several windows, in less time than one by one."""
         with gdal_env(self.uri):
             source = self._source()
             indexes = source.indexes(self.bands)
-            if self.window is None and window.within(source.grid.height, source.grid.width):
-                return source.read(window, indexes)  # nearly always
-            rectangle = self.window or source.grid.window
-            wanted = window.shift(rectangle.row, rectangle.col)
-            inside = wanted.intersect(rectangle)
-            inside = inside and inside.intersect(source.grid.window)
-            if inside == wanted:
-                return source.read(wanted, indexes)
-            pixels = np.zeros((len(indexes), window.height, window.width), dtype=source.dtype(indexes))
-            valid = np.zeros((window.height, window.width), dtype=bool)
-            if inside is not None:
-                rows, cols = inside.slices((wanted.row, wanted.col))
-                pixels[:, rows, cols], valid[rows, cols] = source.read(inside, indexes)
-            return pixels, valid
+            return [self._read(source, indexes, window) for window in windows]
+
+    def _read(self, source: Source, indexes: list[int], window: Window) -> tuple[np.ndarray, np.ndarray]:
+        if self.window is None and window.within(source.grid.height, source.grid.width):
+            return source.read(window, indexes)  # nearly always
+        rectangle = self.window or source.grid.window
+        wanted = window.shift(rectangle.row, rectangle.col)
+        inside = wanted.intersect(rectangle)
+        inside = inside and inside.intersect(source.grid.window)
+        if inside == wanted:
+            return source.read(wanted, indexes)
+        pixels = np.zeros((len(indexes), window.height, window.width), dtype=source.dtype(indexes))
+        valid = np.zeros((window.height, window.width), dtype=bool)
+        if inside is not None:
+            rows, cols = inside.slices((wanted.row, wanted.col))
+            pixels[:, rows, cols], valid[rows, cols] = source.read(inside, indexes)
+        return pixels, valid
 
     def check(self) -> None:
         """Opens the scene and reads a little of it, so that bad input is refused before any work starts.

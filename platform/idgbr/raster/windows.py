@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 
 from idgbr.raster.grid import Window
@@ -43,6 +45,33 @@ def _starts(extent: int, size: int, overlap: int, offset: int) -> list[int]:
     first -= stride if first else 0
     count = -(-(extent - first - size) // stride) + 1
     return [first + i * stride for i in range(count)]
+
+
+def rows_of(windows: Iterable[Window]) -> Iterator[tuple[Window, list[Window]]]:
+    """Consecutive windows that touch or overlap along a row, with the rectangle they make up: one read for all of them.
+
+    Args:
+        windows: in the order of a plan.
+
+    Yields:
+        The rectangle and its windows; a window with no such neighbour is a row by itself. Every window comes once, in
+        order.
+    """
+    row: list[Window] = []
+    for window in windows:
+        if row:
+            last = row[-1]
+            if (window.row, window.height) != (last.row, last.height) or not last.col < window.col <= last.stop_col:
+                yield _around(row), row
+                row = []
+        row.append(window)
+    if row:
+        yield _around(row), row
+
+
+def _around(row: list[Window]) -> Window:
+    first, last = row[0], row[-1]
+    return Window(first.row, first.col, first.height, last.stop_col - first.col)
 
 
 def taper(size: int, overlap: int) -> np.ndarray:
