@@ -91,7 +91,7 @@ def test_service_and_predictor_agree_and_are_compared(toy: str) -> None:
 
 @pytest.mark.slow
 def test_training_and_a_bare_loop_are_compared(toy: str) -> None:
-    found = outputs("train", "--config", toy, "--steps", "2", "--rounds", "1", "--repeats", "1")
+    found = outputs("train", "--config", toy, "--steps", "2", "--rounds", "1")
     assert set(found["steps_per_s"]) == set(found["bare_steps_per_s"]) == {"1", "2"}
     assert all(found[name] > 0 for name in ("ratio", "ratio_processor", "speedup", "bare_speedup"))
     assert set(found["where_ms"]) == {

@@ -121,7 +121,7 @@ class RefinerConfig(Node):
 class SamplerConfig(Node):
     steps: int = Field(4, ge=1, le=1000)
     samples: int = Field(4, ge=1)
-    """Independent samples whose probabilities are averaged; their disagreement is the uncertainty."""
+    """Independent samples, whose probabilities are averaged."""
     solver: Literal["ddim", "dpmsolver++"] = "ddim"
     """dpmsolver++: of second order, multistep."""
     guidance: float = 1.0
