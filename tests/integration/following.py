@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,13 +85,6 @@ class Process:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(60)
-
-    def stop(self) -> None:
-        """SIGTERM to it alone, which ends what it started; SIGKILL to what is left."""
-        self._process.terminate()
-        self._process.wait(60)
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
 
     def lives(self) -> bool:
         """True, or it fails with what it printed last."""

@@ -86,7 +86,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         until(lambda: head.lives() and not made.type(f"{made.export()}\nray job submit -- true").returncode, "jobs")
         yield made
     finally:
-        head.stop()
+        head.kill()  # Ray's workers see that it is gone; asked to end, it would wait half a minute for them
         store.kill()
 
 
