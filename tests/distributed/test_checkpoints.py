@@ -1,4 +1,4 @@
-"""Checkpoints, in a folder and in a bucket of a local server: whole or not there, checked, the last two kept."""
+"""Checkpoints, in a folder and in a bucket of a local server: whole or not there, checked, the newest kept."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_costs_nothing(tmp_path: Pat
 
 @pytest.fixture
 def stored(bucket: Callable[[str, bytes], None]) -> Checkpoints:
-    return open_checkpoints("s3://maps/runs", "toy")
+    return open_checkpoints("s3://maps/runs", "toy", 2)
 
 
 def objects() -> dict[str, bytes]:
@@ -85,11 +85,11 @@ def test_a_bucket_keeps_the_last_two(stored: Checkpoints) -> None:
     assert stored.newest() is None and stored.drop_damaged() == []
     keep(stored, 4, 8, 100)
     assert [key for key in objects() if not key.endswith("/")] == files(8) + files(100)
-    for reader in (stored, open_checkpoints("s3://maps/runs", "toy")):
+    for reader in (stored, open_checkpoints("s3://maps/runs", "toy", 2)):
         newest = reader.newest()
         assert newest is not None and newest.name == "step-00000100" and metrics_of(newest) == {"step": 100}
         assert torch.load(newest / "state.pt")["step"] == 100
-    assert open_checkpoints("s3://maps/runs", "other").newest() is None
+    assert open_checkpoints("s3://maps/runs", "other", 2).newest() is None
     stored.clear()
     assert stored.newest() is None and not [key for key in objects() if not key.endswith("/")]
 
@@ -107,7 +107,7 @@ def test_a_damaged_one_in_a_bucket_gives_way(
         bucket(state, bytes(data))
     else:
         boto3.client("s3").delete_object(Bucket="maps", Key=state if spoil == "gone" else manifest)
-    again = open_checkpoints("s3://maps/runs", "toy")
+    again = open_checkpoints("s3://maps/runs", "toy", 2)
     found = again.newest()
     assert found is not None and found.name == "step-00000004"
     assert [line.partition(":")[0] for line in again.drop_damaged()] == ["step-00000008"]
@@ -120,6 +120,6 @@ def test_a_bucket_that_does_not_take_it_is_told(stored: Checkpoints, bucket: Cal
     with pytest.raises(
         UserError, match=r"s3://nowhere/toy: the checkpoint of step 4 cannot be written .*NO_SUCH_BUCKET"
     ):
-        keep(open_checkpoints("s3://nowhere", "toy"), 4)
+        keep(open_checkpoints("s3://nowhere", "toy", 2), 4)
     with pytest.raises(UserError, match="expected a folder, or a URI such as s3://"):
-        open_checkpoints("gopher://maps", "toy")
+        open_checkpoints("gopher://maps", "toy", 2)

@@ -48,13 +48,15 @@ def test_rank_slices_tile_the_batch() -> None:
 
 def test_workers_and_micro_batches_change_no_step(ray_session: None, tmp_path: Path) -> None:
     runs = str(tmp_path / "runs")
-    one = run_stage(toy_stage(tmp_path, "one"), ResourcesConfig(train_workers=1), runs)
+    one = run_stage(toy_stage(tmp_path, "one"), ResourcesConfig(train_workers=1, keep_checkpoints=1), runs)
     two = run_stage(toy_stage(tmp_path, "two", accumulate=2), ResourcesConfig(train_workers=2), runs)
     assert [point["step"] for point in one.history] == [6, 12]
     for a, b in zip(one.history, two.history, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
         assert a["miou"] == pytest.approx(b["miou"], abs=1e-3)
     assert Path(two.weights).exists()
+    kept = {name: sorted(path.name for path in Path(runs, name, "checkpoints").iterdir()) for name in ("one", "two")}
+    assert kept == {"one": ["step-00000012"], "two": ["step-00000006", "step-00000012"]}
     # Asked for again, a finished stage is only read.
     assert run_stage(toy_stage(tmp_path, "two", accumulate=2), ResourcesConfig(train_workers=2), runs) == two
 

@@ -29,6 +29,8 @@ class ResourcesConfig(Node):
     checkpoints: str = ""
     """Another place for the checkpoints of training, which outlives that folder: a folder, or a URI of any file system
     that pyarrow knows, such as s3://BUCKET/PREFIX. Its keys come from the environment of driver and workers."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """How many of a run's checkpoints stay, the newest; the one before is for when the newest is found damaged."""
     ray_address: str = ""
     """Address of a running cluster; empty joins the one of the job, or starts a local one."""
     logical_cpus: int = Field(4, ge=1)

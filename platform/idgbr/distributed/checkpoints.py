@@ -16,20 +16,24 @@ import torch
 from idgbr.errors import UserError
 
 MANIFEST = "manifest.json"
-KEPT = 2
-"""The newest one, and the one before it for when the newest is found damaged."""
 
 
 class Checkpoints:
     """The checkpoints of one run, `step-N` each, in a folder that every node reaches."""
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, kept: int = 2) -> None:
+        """Nothing is read or written yet.
+
+        Args:
+            folder: where they are.
+            kept: how many stay, the newest ones: of two, the older is for when the newest is found damaged.
+        """
+        self.folder, self._kept = Path(folder), kept
         self.where = str(folder)
         """Their place, for messages."""
 
     def save(self, step: int, files: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-        """Keep a checkpoint under its final name at once, and only the last two of all.
+        """Keep a checkpoint under its final name at once, and only the newest of all.
 
         Args:
             step: steps done.
@@ -41,7 +45,7 @@ class Checkpoints:
         """
         try:
             self._put(f"step-{step:08d}", files, metrics)
-            for old in self._all()[KEPT:]:
+            for old in self._all()[self._kept :]:
                 self._remove(old)
         except OSError as error:
             kept: list[str] = []
@@ -103,17 +107,17 @@ class Checkpoints:
         return sorted((path.name for path in self.folder.glob("step-*")), reverse=True)
 
 
-def open_checkpoints(place: str, run: str) -> Checkpoints:
-    """The checkpoints of `run` in a folder, or behind a URI.
+def open_checkpoints(place: str, run: str, kept: int) -> Checkpoints:
+    """The checkpoints of `run` in a folder, or behind a URI; the newest `kept` stay.
 
     Raises:
         UserError: no file system for the URI.
     """
     if "://" not in place:
-        return Checkpoints(Path(place, run))
+        return Checkpoints(Path(place, run), kept)
     from idgbr.distributed.stored_checkpoints import StoredCheckpoints  # a run without a bucket needs none of it
 
-    return StoredCheckpoints(place, run)
+    return StoredCheckpoints(place, run, kept)
 
 
 def damage(folder: Path) -> str:

@@ -22,7 +22,7 @@ class StoredCheckpoints(Checkpoints):
     then on. What is read is copied to this machine, one checkpoint at a time.
     """
 
-    def __init__(self, uri: str, run: str) -> None:
+    def __init__(self, uri: str, run: str, kept: int) -> None:
         try:
             self._storage, root = FileSystem.from_uri(uri)
         except (ValueError, OSError) as error:  # pyarrow's own are subclasses
@@ -30,7 +30,7 @@ class StoredCheckpoints(Checkpoints):
                 f"resources.checkpoints: expected a folder, or a URI such as s3://BUCKET/PREFIX ({error})"
             ) from error
         self._copies = tempfile.TemporaryDirectory(prefix="idgbr-checkpoint-")
-        super().__init__(self._copies.name)
+        super().__init__(self._copies.name, kept)
         self._root = f"{root.rstrip('/')}/{run}"
         self.where = f"{self._storage.type_name}://{self._root}"  # without the keys that a URI may hold
 

@@ -39,10 +39,10 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
         UserError: fp16 without a GPU; a place that cannot be written, or has no room for a checkpoint.
     """
     run = Path(folder).resolve() / spec.name
-    place = (str(run), CHECKPOINTS)
+    place, kept = (str(run), CHECKPOINTS), resources.keep_checkpoints
     if apart := resources.checkpoints:
         place = (apart if "://" in apart else str(Path(apart).resolve()), spec.name)
-    checkpoints = open_checkpoints(*place)
+    checkpoints = open_checkpoints(*place, kept)
     if fresh:
         checkpoints.clear()
         if run.exists():
@@ -75,7 +75,7 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
             "stage": spec,
             "threads": resources.threads_per_worker,
             "progress": str(run / PROGRESS_FILE),
-            "checkpoints": place,
+            "checkpoints": (*place, kept),
             "preemption_every": resources.preemption_every,
             "refusal": str(refusal),
         },
