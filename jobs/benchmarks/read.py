@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ class Flags(JobFlags):
     """Runs of each, in turn; the fastest counts."""
 
 
-def ours(path: str, tasks: Sequence[Sequence[Window]]) -> None:
+def refining(path: str, tasks: Sequence[Sequence[Window]]) -> None:
     from idgbr.raster.gdal import gdal_env
     from idgbr.raster.scene import Scene
     from idgbr.raster.windows import rows_of
@@ -57,13 +58,23 @@ def ours(path: str, tasks: Sequence[Sequence[Window]]) -> None:
     scene = Scene(path)
     with gdal_env(path):
         for task in tasks:
-            rows = list(rows_of(sorted(task)))
+            rows = list(rows_of(task))
             read = scene.read_each([whole for whole, _ in rows])
             [
                 (pixels[:, *part], valid[part])
                 for (whole, windows), (pixels, valid) in zip(rows, read, strict=True)
                 for part in (window.slices((whole.row, whole.col)) for window in windows)
             ]
+
+
+def training(path: str, tasks: Sequence[Sequence[Window]]) -> None:
+    from idgbr.raster.gdal import gdal_env
+    from idgbr.raster.scene import Scene
+
+    scene = Scene(path)
+    with gdal_env(path):
+        for task in tasks:
+            scene.read_each(sorted(task, key=attrgetter("row", "col")))
 
 
 def plain(path: str, tasks: Sequence[Sequence[Window]], **options: bool) -> None:
@@ -92,16 +103,16 @@ def torchgeo(path: str, tasks: Sequence[Sequence[Window]]) -> None:
             [dataset[left:right, bottom:top] for left, top, right, bottom in corners]
 
 
-READERS: dict[str, Callable[[str, Sequence[Sequence[Window]]], None]] = {
-    "ours": ours, "plain rasterio": plain, "masked rasterio": masked, "torchgeo": torchgeo,
-}  # fmt: skip
+Reader = Callable[[str, Sequence[Sequence["Window"]]], None]
+OURS: dict[str, Reader] = {"row by row": refining, "anywhere": training}
+OTHERS: dict[str, Reader] = {"plain rasterio": plain, "masked rasterio": masked, "torchgeo": torchgeo}
 
 
-def seconds_of(reader: str, path: str, tasks: Sequence[Sequence[Window]]) -> float:
+def seconds_of(reader: Reader, path: str, tasks: Sequence[Sequence[Window]]) -> float:
     """Processor seconds of one run, in a thread that takes its handles, and their blocks, with it."""
     began = time.process_time()
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(READERS[reader], path, tasks).result()
+        thread.submit(reader, path, tasks).result()
     return time.process_time() - began
 
 
@@ -118,7 +129,7 @@ def main(flags: Flags) -> dict[str, object]:
     from idgbr.raster.grid import Window
     from idgbr.raster.windows import plan_windows
 
-    readers = [name for name in READERS if name != "torchgeo" or importlib.util.find_spec("torchgeo")]
+    others = {name: it for name, it in OTHERS.items() if name != "torchgeo" or importlib.util.find_spec("torchgeo")}
     plan = plan_windows(flags.size, flags.size, flags.window, flags.window // 4)
     inside = [place for place in plan if place.stop_row <= flags.size and place.stop_col <= flags.size]
     rows, cols = np.random.default_rng(0).integers(0, flags.size - flags.window + 1, (2, flags.windows)).tolist()
@@ -128,7 +139,7 @@ def main(flags: Flags) -> dict[str, object]:
     }
     at_once = {"row by row": WINDOWS_PER_TASK, "anywhere": min(ROWS_PER_TASK, PIXELS_PER_TASK // flags.window**2)}
     table = Table(title=f"{flags.windows} windows of {flags.window} px from {flags.size} x {flags.size} px, 3 bands")
-    for heading in ("file", "windows", *(f"{name} (1/s)" for name in readers), "ratio"):
+    for heading in ("file", "windows", *(f"{name} (1/s)" for name in ("ours", *others)), "ratio"):
         table.add_column(heading, justify="left" if heading in ("file", "windows") else "right")
     ratios = {}
     os.environ.update(worker_environment(1))
@@ -141,14 +152,15 @@ def main(flags: Flags) -> dict[str, object]:
             write_raster(path, flags.size, flags.input, tiled=kind == "tiled")
             for order, places in orders.items():
                 tasks = [places[first : first + at_once[order]] for first in range(0, len(places), at_once[order])]
+                readers = {"ours": OURS[order], **others}
                 seconds = dict.fromkeys(readers, float("inf"))
                 for _ in range(flags.repeats):
-                    for name in readers:
-                        taken = process.submit(seconds_of, name, path, tasks).result()
+                    for name, reader in readers.items():
+                        taken = process.submit(seconds_of, reader, path, tasks).result()
                         seconds[name] = min(seconds[name], taken)
                 ratio = min(value for name, value in seconds.items() if name != "ours") / seconds["ours"]
                 ratios[f"{kind}, {order}"] = round(ratio, 3)
                 speeds = (f"{len(places) / value:.0f}" for value in seconds.values())
                 table.add_row(kind, order, *speeds, f"{ratio:.2f}")
     Console().print(table)
-    return {"ratios": ratios, "compared_with": [name for name in readers if name != "ours"]}
+    return {"ratios": ratios, "compared_with": list(others)}

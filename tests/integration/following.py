@@ -30,8 +30,6 @@ from serve_apps.reconciler import Flags, target
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 8
-PAUSE_S = 0.3
-"""Between a client's answer and its next request: eight without one leave no processor to what happens meanwhile."""
 _PATIENCE_S = 1200.0
 """Nothing here takes a minute on a quiet machine."""
 _RAY = """
@@ -254,7 +252,7 @@ class Answer:
 
 
 class Load:
-    """Clients that send the next image soon after they have the map of the last."""
+    """Clients that send the next image as soon as they have the map of the last."""
 
     def __init__(self, url: str, pictures: Sequence[Picture]) -> None:
         self._url, self._pictures, self._over = url, pictures, threading.Event()
@@ -291,4 +289,3 @@ class Load:
             except requests.RequestException as error:
                 told = Answer(picture, begun, 0, "", str(error).encode())
             self._answers[client].append(told)
-            self._over.wait(PAUSE_S)

@@ -6,14 +6,16 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hostile_files import mutations, write_whole
 
 READER = Path(__file__).with_name("read_hostile.py")
+READERS = 2
+"""Processes that read at a time."""
 CPU_SECONDS = 10
 GROWTH = 768 * 2**20
 """Bytes reading one may take: the largest block that is accepted, its decoded copy, and what it came from."""
@@ -21,21 +23,25 @@ GROWTH = 768 * 2**20
 
 def read_all(paths: Iterable[Path]) -> dict[str, list[str]]:
     """How each use of each file ended, by path; a process that died, or grew, is one more end."""
-    names = "\n".join(map(str, paths)) + "\n"
-    done = subprocess.run(
-        [sys.executable, str(READER), str(CPU_SECONDS)], input=names, text=True, capture_output=True, check=True
-    )
+    names = [str(path) for path in paths]
     found: dict[str, list[str]] = {}
-    for line in done.stdout.splitlines():
-        said: dict[str, Any] = json.loads(line)
-        ends = found.setdefault(said["path"], [])
-        ends += said.get("ends", [])
-        if said.get("status"):
-            ends.append(f"the process ended with {said['status']}")
-        if said.get("grown", 0) > GROWTH:
-            ends.append(f"took {said['grown'] / 2**20:.0f} MB")
-    assert set(names.split("\n")) - {""} == set(found)
+    with ThreadPoolExecutor(READERS) as pool:
+        told = pool.map(_read, (names[first::READERS] for first in range(READERS)))
+        for said in (json.loads(line) for lines in told for line in lines):
+            ends = found.setdefault(said["path"], [])
+            ends += said.get("ends", [])
+            if said.get("status"):
+                ends.append(f"the process ended with {said['status']}")
+            if said.get("grown", 0) > GROWTH:
+                ends.append(f"took {said['grown'] / 2**20:.0f} MB")
+    assert set(names) == set(found)
     return found
+
+
+def _read(names: Sequence[str]) -> list[str]:
+    command = [sys.executable, str(READER), str(CPU_SECONDS)]
+    given = "".join(f"{name}\n" for name in names)
+    return subprocess.run(command, input=given, text=True, capture_output=True, check=True).stdout.splitlines()
 
 
 def spoil(whole: Iterable[Path], folder: Path, thorough: bool) -> dict[Path, str]:
