@@ -25,7 +25,7 @@ from idgbr.registry.versions import register
 from serve_apps.model_folder import pinned
 
 ROOT = Path(__file__).parents[2]
-TIMES = int(os.environ.get("IDGBR_TEST_RACES", "2"))
+TIMES = int(os.environ.get("IDGBR_TEST_RACES", "3"))
 """Races of two promotions, better and worse challengers in turn; each takes a minute on two quiet cores."""
 pytestmark = pytest.mark.usefixtures("ray_session")
 

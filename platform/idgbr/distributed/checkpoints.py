@@ -33,7 +33,7 @@ class Checkpoints:
         """Their place, for messages."""
 
     def save(self, step: int, files: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-        """Keep a checkpoint under its final name at once, and only the newest of all.
+        """Keep a checkpoint under its final name at once, and of all of them the newest `kept`.
 
         Args:
             step: steps done.
