@@ -113,9 +113,10 @@ class Reconciler:
             told = self._asked()
             fault = self._target.fault()
             if fault or self._target.model() != address:
-                LOG.info("rolling out %s%s", address, fault and f" again, since the application was not built: {fault}")
                 self._began = (address, time.monotonic())
                 self._target.write(address, str(told.get("active", "")))
+                # Only now: whoever reads it may rely on replicas that go on without this process.
+                LOG.info("rolling out %s%s", address, fault and f" again, since the application was not built: {fault}")
                 told = self._asked()
             self.state = self._seen(address, told, fault)
             self._tag(version)
