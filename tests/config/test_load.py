@@ -150,6 +150,20 @@ def test_files_that_are_no_experiment(tmp_path: Path, text: str, said: str) -> N
         read_yaml(path)
 
 
+@pytest.mark.parametrize(
+    ("refiner", "said"),
+    [
+        ({"coarse_odds": [0.2]}, "found 1 values; expected one for each class: ground, roof"),
+        ({"coarse_odds": [1.0, 0.0]}, "refiner.coarse_odds"),
+        ({"coarse_odds": [1.0, 0.2], "coarse_input": "ids"}, "coarse_odds needs coarse_input probabilities"),
+    ],
+)
+def test_odds_that_fit_no_class(tmp_path: Path, refiner: dict[str, object], said: str) -> None:
+    path = write(tmp_path / "a.yaml", refiner={"coarse_input": "probabilities"} | refiner)
+    with pytest.raises(UserError, match=said):
+        load_experiment(path)
+
+
 def test_missing_and_binary_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         load_experiment(tmp_path / "absent.yaml")

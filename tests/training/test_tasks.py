@@ -16,7 +16,7 @@ from idgbr.datasets.normalisation import Normalisation
 from idgbr.errors import UserError
 from idgbr.training.coarse import CoarseTask
 from idgbr.training.losses import cross_entropy_sum, dice, dice_sum
-from idgbr.training.refiner import MEASURED_REACH, RefinerTask
+from idgbr.training.refiner import MEASURED_REACH, RefinerTask, at_odds
 
 CLASSES, SIZE = 3, 32
 PLAIN = Normalisation((0.0,) * 3, (1.0,) * 3)
@@ -120,6 +120,32 @@ def test_a_sample_s_loss_does_not_depend_on_its_batch(prediction: str) -> None:
     halves = [task.forward({k: v[s] for k, v in everything.items()}) for s in (slice(0, 1), slice(1, 4))]
     torch.testing.assert_close(whole, sum(loss for loss, _ in halves), rtol=1e-5, atol=1e-3)
     torch.testing.assert_close(weight, sum(w for _, w in halves))
+
+
+def test_the_refiner_learns_from_coarse_maps_at_other_odds() -> None:
+    config = experiment()
+    odds = config.model_copy(
+        update={
+            "refiner": config.refiner.model_copy(update={"coarse_input": "probabilities", "coarse_odds": [1, 0.2, 3]})
+        }
+    )
+    plain = odds.model_copy(update={"refiner": odds.refiner.model_copy(update={"coarse_odds": []})})
+    given = batch()
+    given["coarse"][:, :, 8:12] = 0
+    shifted = {**given, "coarse": given["coarse"].clone()}
+    shifted["coarse"][:, 1:] = at_odds(given["coarse"][:, 1:], [1, 0.2, 3])
+    before, after = given["coarse"][:, 1:], shifted["coarse"][:, 1:]
+    torch.testing.assert_close(after.sum(1), before.sum(1))
+    torch.testing.assert_close(after[:, 1] * before[:, 0], 0.2 * after[:, 0] * before[:, 1])
+    torch.testing.assert_close(after[:, 2] * before[:, 0], 3 * after[:, 0] * before[:, 2])
+    task = RefinerTask(odds, 3, PLAIN)
+    other = RefinerTask(plain, 3, PLAIN)
+    other.load_state_dict(task.state_dict())
+    torch.testing.assert_close(task.forward(given)[0], other.forward(shifted)[0])
+    assert task.forward(given)[0] != other.forward(given)[0]
+    # What it is measured on is the final backbone's, and stays as it is.
+    task.model.eval(), other.model.eval()
+    assert torch.equal(task.measure(given), other.measure(given))
 
 
 @pytest.mark.parametrize("index", range(5))

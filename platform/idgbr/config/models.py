@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from idgbr.config.node import Node, Unit
 
@@ -53,6 +53,9 @@ class RefinerConfig(Node):
     correction: bool = False
     """label prediction: the denoiser answers with a correction of the coarse map's log-probabilities, so that training
     begins from that map instead of from nothing."""
+    coarse_odds: list[PositiveFloat] = []
+    """Training on probabilities: factor by class on its odds in the coarse maps that stage 2 learns from; empty:
+    none. Below 1 the maps miss more of a class, as those of other ground do, and stage 2 learns to add to them."""
     codec: Literal["lossless", "kl-vae"] = "lossless"
     """lossless: space-to-depth of the label embedding; kl-vae: the Stable Diffusion autoencoder."""
     patch: int = Field(4, ge=1)
@@ -103,6 +106,12 @@ class RefinerConfig(Node):
     def _one_shot_classifies(self) -> RefinerConfig:
         if self.objective == "one_shot" and (self.prediction != "label" or self.self_conditioning):
             raise ValueError("one_shot needs prediction label and self_conditioning false")
+        return self
+
+    @model_validator(mode="after")
+    def _odds_of_probabilities(self) -> RefinerConfig:
+        if self.coarse_odds and self.coarse_input != "probabilities":
+            raise ValueError("coarse_odds needs coarse_input probabilities")
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ Pure data: nothing here reads a file. Unknown keys are refused by every node.
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from idgbr.config.data import DataConfig
 from idgbr.config.evaluation import EvaluationConfig, GateConfig
@@ -73,3 +73,11 @@ class Experiment(Node):
     gate: GateConfig = GateConfig()
     tracking: TrackingConfig = TrackingConfig()
     resources: ResourcesConfig = ResourcesConfig()
+
+    @model_validator(mode="after")
+    def _odds_by_class(self) -> Experiment:
+        odds, classes = self.refiner.coarse_odds, self.data.classes
+        if odds and len(odds) != len(classes):
+            names = ", ".join(spec.name for spec in classes)
+            raise ValueError(f"refiner.coarse_odds: found {len(odds)} values; expected one for each class: {names}")
+        return self

@@ -5,6 +5,7 @@ Method: arXiv 2507.01573; the `label` prediction and self-conditioning are the s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -69,7 +70,8 @@ class RefinerTask:
 
         Timestep, noise and dropout of a sample come from its own seed: any batch, worker or machine draws the same.
         """
-        label, coarse = batch["label"], coarse_input(batch["coarse"], self.settings)
+        label = batch["label"]
+        coarse = at_odds(coarse_input(batch["coarse"], self.settings), self.settings.coarse_odds)
         clean = self.model.encode_labels(label)
         timestep, noise, unit = self._random(batch["seed"], clean)
         if self.settings.objective == "one_shot":
@@ -195,3 +197,17 @@ def begin_refiner(settings: RefinerConfig, classes: int, bands: int, init: str |
 def coarse_input(coarse: Tensor, settings: RefinerConfig) -> Tensor:
     """A coarse raster's planes (N, 1 + K, H, W) as the refiner takes them: ids (N, H, W) or probabilities."""
     return coarse[:, 0].long() if settings.coarse_input == "ids" else coarse[:, 1:]
+
+
+def at_odds(probabilities: Tensor, odds: Sequence[float]) -> Tensor:
+    """Class probabilities (N, K, H, W) with each class's odds times a factor; pixels without any stay without.
+
+    Args:
+        probabilities: sum to one over K, or are all zero.
+        odds: the factor of each class; empty leaves them.
+    """
+    if not odds:
+        return probabilities
+    total = probabilities.sum(1, keepdim=True)
+    weighed = probabilities * torch.tensor(odds).to(probabilities).view(1, -1, 1, 1)
+    return weighed * (total / weighed.sum(1, keepdim=True).clamp(min=1e-6))
