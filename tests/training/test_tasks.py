@@ -144,7 +144,8 @@ def test_the_refiner_learns_from_coarse_maps_at_other_odds() -> None:
     torch.testing.assert_close(task.forward(given)[0], other.forward(shifted)[0])
     assert task.forward(given)[0] != other.forward(given)[0]
     # What it is measured on is the final backbone's, and stays as it is.
-    task.model.eval(), other.model.eval()
+    task.model.eval()
+    other.model.eval()
     assert torch.equal(task.measure(given), other.measure(given))
 
 
