@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from idgbr.config.models import MeanFieldConfig
-from idgbr.models.mean_field import mean_field
+from idgbr.models.mean_field import _neighbours, mean_field
 
 SETTINGS = MeanFieldConfig(rounds=5)
 
@@ -59,3 +59,30 @@ def test_pixels_without_data_have_no_say() -> None:
     alone = mean_field(probabilities, image, SETTINGS)
     assert torch.allclose(mean_field(*wide, SETTINGS, valid)[..., :48], alone, atol=1e-5)
     assert not torch.allclose(mean_field(*wide, SETTINGS)[..., :48], alone, atol=0.1)
+
+
+def test_follows_the_formula() -> None:
+    """Three classes, pixel by pixel and neighbour by neighbour, with pixels that say nothing."""
+    generator = torch.Generator().manual_seed(1)
+    settings = MeanFieldConfig(rounds=3, weight=2.0, smooth_weight=1.5, colour=0.4, reach=2.0)
+    image = 0.5 * torch.randn(1, 2, 9, 11, generator=generator)
+    probabilities = torch.randn(1, 3, 9, 11, generator=generator).softmax(1)
+    valid = torch.rand(1, 9, 11, generator=generator) > 0.2
+    unary, belief = probabilities[0].log(), probabilities[0]
+    for _ in range(settings.rounds):
+        message = torch.zeros_like(belief)
+        for row in range(9):
+            for col in range(11):
+                alike, near = [], []
+                for (down, right), nearness in zip(*_neighbours(settings.reach), strict=True):
+                    y, x = row + down, col + right
+                    if 0 <= y < 9 and 0 <= x < 11 and valid[0, y, x]:
+                        difference = (image[0, :, y, x] - image[0, :, row, col]).square().mean()
+                        alike.append((nearness * (-difference / (2 * settings.colour**2)).exp(), belief[:, y, x]))
+                        if max(abs(down), abs(right)) <= 3:
+                            near.append((torch.ones(()), belief[:, y, x]))
+                for weight, heard in ((settings.weight, alike), (settings.smooth_weight, near)):
+                    total = sum(share for share, _ in heard)
+                    message[:, row, col] += weight * sum(share * said for share, said in heard) / total
+        belief = (unary + message).softmax(0)
+    assert torch.allclose(mean_field(probabilities, image, settings, valid)[0], belief, atol=1e-5)

@@ -35,32 +35,46 @@ def mean_field(probabilities: Tensor, image: Tensor, settings: MeanFieldConfig, 
     """
     if not settings.rounds:
         return probabilities
-    probabilities, image = probabilities.float(), image.float()
+    image = image.float()
     offsets, nearness = _neighbours(settings.reach)
     pad = max(max(abs(row), abs(col)) for row, col in offsets)
-    shifted = _Shifted(image, pad, offsets)
-    known = torch.ones_like(image[:, :1]) if valid is None else valid.unsqueeze(1).to(image.dtype)
-    inside = _Shifted(known, pad, offsets)
-    kernels = []
-    for index, weight in enumerate(nearness):
-        difference = (shifted[index] - image).square().mean(1, keepdim=True)
-        kernels.append(weight * torch.exp(-difference / (2 * settings.colour**2)) * inside[index])
-    total = torch.stack(kernels).sum(0).clamp(min=1e-6)
-    smooth_offsets = [index for index, (row, col) in enumerate(offsets) if max(abs(row), abs(col)) <= 3]
-    smooth_total = torch.stack([inside[index] for index in smooth_offsets]).sum(0).clamp(min=1)
-    unary = probabilities.clamp(min=1e-4).log()
-    belief = probabilities
+    agreement = _agreement(image, settings, valid, offsets, nearness, pad)
+    everyone = torch.stack(agreement).sum(0)
+    unary = probabilities.float().clamp(min=1e-4).log()
+    belief = unary.softmax(1)
     for _ in range(settings.rounds):
-        around = _Shifted(belief * known, pad, offsets)
-        alike = torch.zeros_like(belief)
-        for index, kernel in enumerate(kernels):
-            alike.addcmul_(kernel, around[index])
-        near = torch.zeros_like(belief)
-        for index in smooth_offsets:
-            near += around[index]
-        message = settings.weight * alike / total + settings.smooth_weight * near / smooth_total
+        around = _Shifted(belief[:, 1:], pad, offsets)
+        others = torch.zeros_like(belief[:, 1:])
+        for index, weight in enumerate(agreement):
+            others.addcmul_(weight, around[index])
+        # Beliefs sum to one: what neighbours say for the first class is what they leave of their weight.
+        message = torch.cat([everyone - others.sum(1, keepdim=True), others], 1)
         belief = (unary + message).softmax(1)
     return belief
+
+
+def _agreement(
+    image: Tensor,
+    settings: MeanFieldConfig,
+    valid: Tensor | None,
+    offsets: list[tuple[int, int]],
+    nearness: list[float],
+    pad: int,
+) -> list[Tensor]:
+    """For each neighbour how much a pixel heeds it, (N, 1, H, W): for its colour, and for being next to it."""
+    known = torch.ones_like(image[:, :1]) if valid is None else valid.unsqueeze(1).to(image.dtype)
+    shifted, inside = _Shifted(image, pad, offsets), _Shifted(known, pad, offsets)
+    weights = []
+    for index, weight in enumerate(nearness):
+        difference = (shifted[index] - image).square().mean(1, keepdim=True)
+        weights.append(weight * torch.exp(-difference / (2 * settings.colour**2)) * inside[index])
+    alike = settings.weight / torch.stack(weights).sum(0).clamp(min=1e-6)
+    adjacent = [index for index, (row, col) in enumerate(offsets) if max(abs(row), abs(col)) <= 3]
+    smooth = settings.smooth_weight / torch.stack([inside[index] for index in adjacent]).sum(0).clamp(min=1)
+    weights = [weight * alike for weight in weights]
+    for index in adjacent:
+        weights[index] = weights[index] + smooth * inside[index]
+    return weights
 
 
 class _Shifted:
