@@ -23,6 +23,7 @@ class Progress:
     def __init__(self, title: str, total: int) -> None:
         self._title, self._total, self._done = title, total, 0
         self._started = self._said = time.monotonic()
+        self._first = (0.0, 0)  # when the first items were there, and how many: until then workers started
         self._bar: RichProgress | None = None
         if sys.stdout.isatty():
             self._bar = RichProgress(
@@ -46,18 +47,24 @@ class Progress:
 
     def advance(self, count: int) -> None:
         """Count `count` more items as done."""
+        now = time.monotonic()
+        if not self._done:
+            self._first = (now, count)
         self._done += count
         if self._bar is not None:
             self._bar.advance(self._task, count)
-        elif (now := time.monotonic()) - self._said > LINE_EVERY_S:
+        elif now - self._said > LINE_EVERY_S:
             self._said = now
             self._line(now)
 
     def _line(self, now: float) -> None:
-        elapsed = now - self._started
-        left = elapsed / max(self._done, 1) * (self._total - self._done)
-        ending = f"{left:.0f} s left" if self._done < self._total else f"in {elapsed:.0f} s"
-        print(f"{self._title}: {self._done} of {self._total}, {ending}", flush=True)
+        since, before = self._first
+        ending = ""
+        if self._done == self._total:
+            ending = f", in {now - self._started:.0f} s"
+        elif self._done > before:
+            ending = f", {(now - since) / (self._done - before) * (self._total - self._done):.0f} s left"
+        print(f"{self._title}: {self._done} of {self._total}{ending}", flush=True)
 
 
 @contextmanager
