@@ -35,7 +35,7 @@ class Flags(JobFlags):
     """Steps of both."""
     guidance: float = 3.0
     """Classifier-free guidance scale of both."""
-    also: list[str] = ["1x1", "1x4", "2x2", "4x1"]
+    also: list[str] = ["1x1", "1x4", "2x1", "4x1"]
     """Choices to time beside them, STEPSxSAMPLES, each without classifier-free guidance and with a prepared condition
     per sample, as samples that are turned have."""
     repeats: int = Field(2, ge=1)
