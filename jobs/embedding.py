@@ -8,6 +8,8 @@ refused, and not written. jobs/convert.py sd takes one, and trains its own where
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from pydantic import Field
 
 from idgbr.cli import JobFlags, run_job
@@ -34,5 +36,10 @@ def main(flags: Flags) -> dict[str, object]:
     return {"embedding": str(path), "classes": flags.classes, **decode_accuracy(embedding).outputs()}
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Runs the command and ends the process with its exit code."""
     run_job(main, Flags, __doc__)
+
+
+if __name__ == "__main__":
+    run()

@@ -8,7 +8,7 @@ python jobs/evaluate.py --config configs/demo.yaml --model MODEL --backbone OTHE
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NoReturn
 
 from idgbr.cli import ExperimentFlags, Switch, run_job
 from idgbr.config.tree import Experiment
@@ -31,10 +31,15 @@ class Flags(ExperimentFlags):
 
 def main(flags: Flags, experiment: Experiment) -> dict[str, str]:
     """Evaluates."""
-    from idgbr.distributed.pipeline import run_evaluation
+    from idgbr.distributed.flows.pipeline import run_evaluation
 
     return run_evaluation(experiment, flags.model, flags.split, flags.fresh, flags.backbone, flags.configured).outputs()
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Runs the command and ends the process with its exit code."""
     run_job(main, Flags, __doc__)
+
+
+if __name__ == "__main__":
+    run()

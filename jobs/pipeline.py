@@ -11,7 +11,7 @@ maps are.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from idgbr.cli import TrainingFlags, run_job
 from idgbr.config.tree import Experiment
@@ -19,10 +19,15 @@ from idgbr.config.tree import Experiment
 
 def main(flags: TrainingFlags, experiment: Experiment) -> dict[str, Any]:
     """Runs the pipeline."""
-    from idgbr.distributed.pipeline import run_pipeline
+    from idgbr.distributed.flows.pipeline import run_pipeline
 
     return run_pipeline(experiment, flags.fresh, flags.start).outputs()
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Runs the command and ends the process with its exit code."""
     run_job(main, TrainingFlags, __doc__)
+
+
+if __name__ == "__main__":
+    run()

@@ -14,6 +14,8 @@ gate is the one of the experiment that made the champion.
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from pydantic import Field
 
 from idgbr.cli import ExperimentFlags, Switch, run_job
@@ -53,7 +55,7 @@ def main(flags: Flags, experiment: Experiment | None = None) -> dict[str, object
         off, champion = roll_back(uri, name)
         print(f"{name}: version {champion} is champion again, version {off} is off")
         return {"champion": f"models:/{name}/{champion}"}
-    from idgbr.distributed.promotion import promote, recorded_experiment
+    from idgbr.distributed.flows.promotion import promote, recorded_experiment
 
     gate = experiment or recorded_experiment(name, uri)
     done = promote(gate.model_copy(update={"tracking": gate.tracking.model_copy(update={"uri": uri})}), name)
@@ -71,5 +73,10 @@ def _status(name: str, uri: str) -> dict[str, object]:
     return {role.role: vars(role) for role in roles}
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Runs the command and ends the process with its exit code."""
     run_job(main, Flags, __doc__)
+
+
+if __name__ == "__main__":
+    run()

@@ -12,7 +12,7 @@ leaves out maps that were made the same way before; what an interrupted run had 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NoReturn
 
 from pydantic import Field
 
@@ -63,7 +63,7 @@ class Flags(JobFlags):
 
 def main(flags: Flags) -> dict[str, object]:
     """Refines."""
-    from idgbr.distributed.refine import RefineRequest, plan, refine
+    from idgbr.distributed.mapping.refine import RefineRequest, plan, refine
 
     request = RefineRequest(
         model=flags.model,
@@ -90,5 +90,10 @@ def main(flags: Flags) -> dict[str, object]:
     return plan(request, resources) if flags.plan else refine(request, resources)
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Runs the command and ends the process with its exit code."""
     run_job(main, Flags, __doc__)
+
+
+if __name__ == "__main__":
+    run()

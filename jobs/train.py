@@ -11,7 +11,7 @@ Run again it continues where it ended, with any number of workers.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import Field
 
@@ -32,10 +32,15 @@ def main(flags: Flags, experiment: Experiment) -> dict[str, Any]:
         from idgbr.training.dry_run import dry_run
 
         return dry_run(experiment)
-    from idgbr.distributed.pipeline import run_training
+    from idgbr.distributed.flows.pipeline import run_training
 
     return run_training(experiment, flags.fresh, flags.start).outputs()
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Runs the command and ends the process with its exit code."""
     run_job(main, Flags, __doc__)
+
+
+if __name__ == "__main__":
+    run()

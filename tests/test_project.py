@@ -30,7 +30,7 @@ def test_the_standard_library_wins_at_the_root() -> None:
 
 def test_who_holds_no_model_loads_no_torch() -> None:
     """Drivers, scene workers and the reconciler start in a moment, and leave 700 MB to the models."""
-    drivers = "idgbr.distributed.refine, idgbr.distributed.promotion"
+    drivers = "idgbr.distributed.mapping.refine, idgbr.distributed.flows.promotion"
     service = "serve_apps.scene_worker, serve_apps.gateway, serve_apps.reconciler"
     done = python("-c", f"import sys, {drivers}, {service}; assert 'torch' not in sys.modules")
     assert done.returncode == 0, done.stderr

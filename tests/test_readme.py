@@ -31,7 +31,7 @@ def flags_of(words: list[str]) -> tuple[type[JobFlags], list[str]]:
     for name in ("Flags", "TrainingFlags"):
         if name in job:
             return job[name], words[1:]
-    package = {"benchmark": "benchmarks", "convert": "conversions"}[Path(words[0]).stem]
+    package = {"benchmark": "benchmarks", "convert": "jobs.conversions"}[Path(words[0]).stem]
     return importlib.import_module(f"{package}.{words[1]}").Flags, words[2:]
 
 
@@ -42,7 +42,6 @@ def test_there_are_commands() -> None:
 @pytest.mark.parametrize("command", commands())
 def test_a_command_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.syspath_prepend(str(ROOT / "jobs"))
     line = command.rpartition("python ")[2].replace("mytown.yaml", "configs/demo.yaml")
     flags, words = flags_of(shlex.split(line, comments=True))
     if "--help" in words:

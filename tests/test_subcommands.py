@@ -18,8 +18,8 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("job", ["convert", "benchmark"])
 def test_help_lists_every_command_by_its_file(job: str) -> None:
-    folder = {"convert": "conversions", "benchmark": "benchmarks"}[job]
-    files = [path.stem for path in (ROOT / "jobs" / folder).glob("[!_]*.py")]
+    folder = {"convert": "jobs/conversions", "benchmark": "benchmarks"}[job]
+    files = [path.stem for path in (ROOT / folder).glob("[!_]*.py")]
     shown = run(f"jobs/{job}.py", "--help")
     assert shown.returncode == 0
     assert all(f"    {name}" in shown.stdout for name in files)

@@ -36,10 +36,10 @@ class Flags(ExperimentFlags):
 
 def main(flags: Flags, experiment: Experiment) -> dict[str, object]:
     """Converts."""
-    from conversions._refiner import check_classes, write
     from idgbr.models.release import load_label_embedding, load_release
     from idgbr.models.stable_diffusion_folder import empty_prompt
     from idgbr.training.label_embedding import check_decodable
+    from jobs.conversions._refiner import check_classes, write
 
     classes, table = check_classes(experiment), Path(flags.input) / "label_embed_net"
     found = load_label_embedding(table).classes

@@ -29,10 +29,10 @@ class Flags(ExperimentFlags):
 
 def main(flags: Flags, experiment: Experiment) -> dict[str, object]:
     """Converts."""
-    from conversions._refiner import check_classes, write
     from idgbr.models.release import load_label_embedding
     from idgbr.models.stable_diffusion_folder import empty_prompt, load_stable_diffusion
     from idgbr.training.label_embedding import check_decodable, train_label_embedding
+    from jobs.conversions._refiner import check_classes, write
 
     classes = check_classes(experiment)
     if flags.embedding:

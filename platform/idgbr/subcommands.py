@@ -1,4 +1,4 @@
-"""Jobs of several commands: `python jobs/NAME.py COMMAND --flag VALUE`, one file per command in a package beside it.
+"""Jobs of several commands: `python jobs/NAME.py COMMAND --flag VALUE`, one file per command in a package.
 
 A command's file has a docstring, a model `Flags` and a function `main`, as a job of its own would; it is found by its
 name, so that adding a command is adding a file::

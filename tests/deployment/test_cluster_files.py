@@ -221,8 +221,8 @@ def test_nothing_but_code_goes_into_the_image() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "*"
     kept = {line.removeprefix("!") for line in lines if line.startswith("!")}
-    assert kept <= {"requirements.lock", "pyproject.toml", "LICENSE", "README.md", "platform", "jobs", "serve_apps",
-                    "configs"}  # fmt: skip
+    assert kept <= {"requirements.lock", "pyproject.toml", "LICENSE", "README.md", "platform", "jobs", "benchmarks",
+                    "serve_apps", "configs"}  # fmt: skip
     assert kept >= {"requirements.lock", "platform", "jobs", "configs"}
 
 

@@ -42,7 +42,7 @@ def undisturbed(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> 
     from toys import SHAPE, toy_stage
 
     from idgbr.config.tree import ResourcesConfig
-    from idgbr.distributed.training import run_stage
+    from idgbr.distributed.fitting.training import run_stage
 
     folder = tmp_path_factory.mktemp("undisturbed")
     done = run_stage(toy_stage(folder, "plain", **SHAPE), ResourcesConfig(train_workers=2), str(folder / "runs"))

@@ -10,8 +10,8 @@ from ray.cluster_utils import Cluster
 from toys import toy_stage
 
 from idgbr.config.tree import ResourcesConfig
+from idgbr.distributed.fitting.training import run_stage
 from idgbr.distributed.session import start_ray
-from idgbr.distributed.training import run_stage
 
 
 def main(folder: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 from toys import toy_region, toy_stage
 
 from idgbr.config.tree import ResourcesConfig
-from idgbr.distributed.refine import RefineRequest, refine
+from idgbr.distributed.fitting.training import run_stage
+from idgbr.distributed.mapping.refine import RefineRequest, refine
 from idgbr.distributed.session import start_ray
-from idgbr.distributed.training import run_stage
 
 
 def main(folder: Path, address: str, request: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from toys import toy_region
 
 from idgbr.config.tree import ResourcesConfig
-from idgbr.distributed.refine import RefineRequest, refine
+from idgbr.distributed.mapping.refine import RefineRequest, refine
 
 
 def main(folder: Path, model: str, output: str) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from toys import toy_stage
 
 from idgbr.config.tree import ResourcesConfig, TrackingConfig
+from idgbr.distributed.fitting.training import run_stage
 from idgbr.distributed.session import start_ray
-from idgbr.distributed.training import run_stage
 from idgbr.registry.tracking import Tracker
 
 

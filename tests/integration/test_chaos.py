@@ -18,9 +18,9 @@ from test_resume import start
 from toys import PLANNED, SHAPE, STEPS, toy_stage, trajectory
 
 from idgbr.config.tree import ResourcesConfig
-from idgbr.distributed.checkpoints import Checkpoints
-from idgbr.distributed.training import run_stage
+from idgbr.distributed.fitting.training import run_stage
 from idgbr.errors import UserError
+from idgbr.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
 

@@ -19,11 +19,11 @@ from idgbr.config.data import AugmentationConfig, ClassSpec, DataConfig, Samplin
 from idgbr.config.models import RefinerConfig, SamplerConfig
 from idgbr.config.tree import Experiment, ResourcesConfig
 from idgbr.datasets.draws import DrawPlan
-from idgbr.distributed.refine import RefineRequest, refine
+from idgbr.distributed.fitting.stage import StageSpec, TaskSpec
+from idgbr.distributed.fitting.training import run_stage
+from idgbr.distributed.mapping.refine import RefineRequest, refine
 from idgbr.distributed.session import start_ray
 from idgbr.distributed.source import PlannedWindows
-from idgbr.distributed.stage import StageSpec, TaskSpec
-from idgbr.distributed.training import run_stage
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
 GPU = ResourcesConfig(train_workers=1, infer_workers=1, gpus_per_worker=1.0)

@@ -17,7 +17,7 @@ from test_resume import environment, start
 from toys import PLANNED, SHAPE, STEPS, trajectory
 
 from idgbr.config.tree import ResourcesConfig
-from idgbr.distributed.refine import RefineRequest, refine
+from idgbr.distributed.mapping.refine import RefineRequest, refine
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from promotion_toys import NAME, gate_experiment, gate_scenes, trained_model
 
 from idgbr.config.tree import Experiment
-from idgbr.distributed.promotion import promote, recorded_experiment
+from idgbr.distributed.flows.promotion import promote, recorded_experiment
 from idgbr.errors import Refused, UserError
 from idgbr.registry.aliases import install, roll_back, status
 from idgbr.registry.store import connect
@@ -184,7 +184,7 @@ def test_a_rollback_while_a_challenger_is_measured_begins_it_again(
         register(models[name], NAME, uri=uri)
         promote(config, NAME)
     register(models["good"], NAME, uri=uri)
-    from idgbr.distributed import promotion
+    from idgbr.distributed.flows import promotion
 
     judged = []
 

@@ -13,8 +13,8 @@ from toys import CLASSES, toy_region
 
 from idgbr import IGNORE
 from idgbr.config.tree import ResourcesConfig
-from idgbr.distributed.refine import RefineRequest, refine
-from idgbr.distributed.sheets import adjacent
+from idgbr.distributed.mapping.refine import RefineRequest, refine
+from idgbr.distributed.mapping.sheets import adjacent
 from idgbr.errors import UserError
 from idgbr.raster.grid import Window
 

@@ -18,8 +18,8 @@ from serving import ROOT, geotiff, npy, picture, read, refine, service
 from idgbr import IGNORE
 from idgbr.client import Client, ServiceError
 from idgbr.config.tree import ResourcesConfig
-from idgbr.distributed.refine import RefineRequest
-from idgbr.distributed.refine import refine as refine_job
+from idgbr.distributed.mapping.refine import RefineRequest
+from idgbr.distributed.mapping.refine import refine as refine_job
 from idgbr.raster.encoding import preview_png
 
 CLASSES = 3

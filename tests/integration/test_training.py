@@ -14,9 +14,9 @@ from idgbr.config.data import AugmentationConfig, ClassSpec, DataConfig, Samplin
 from idgbr.config.models import RefinerConfig, SamplerConfig
 from idgbr.config.tree import Experiment, ResourcesConfig
 from idgbr.datasets.draws import DrawPlan
+from idgbr.distributed.fitting.stage import TaskSpec
+from idgbr.distributed.fitting.training import run_stage
 from idgbr.distributed.source import PlannedWindows, planned_batches, rank_slice
-from idgbr.distributed.stage import TaskSpec
-from idgbr.distributed.training import run_stage
 
 
 @pytest.mark.parametrize("world", [1, 2])

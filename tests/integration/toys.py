@@ -17,8 +17,8 @@ from idgbr.config.training import StageTraining
 from idgbr.datasets.draws import Draw, DrawPlan
 from idgbr.datasets.normalisation import BandStats, Normalisation
 from idgbr.datasets.prepare import PreparedRegion
+from idgbr.distributed.fitting.stage import StageSpec
 from idgbr.distributed.source import PlannedWindows
-from idgbr.distributed.stage import StageSpec
 from idgbr.raster.scene import Scene
 
 CLASSES = 3

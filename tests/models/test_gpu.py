@@ -13,9 +13,9 @@ from idgbr.config.models import RefinerConfig, SamplerConfig
 from idgbr.config.training import RefinerTraining
 from idgbr.config.tree import Experiment
 from idgbr.datasets.normalisation import IMAGENET
-from idgbr.distributed.optimisation import Optimisation
 from idgbr.inference.predictor import Predictor
 from idgbr.models.noise import ground_noise
+from idgbr.training.optimisation import Optimisation
 from idgbr.training.refiner import RefinerTask
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")

@@ -1,7 +1,7 @@
 """Vectors of our own making, for machines without the reference ones: any change of the arithmetic shows.
 
 Weights are sines of their position, so that no generator's version matters. `own_vectors.safetensors` holds what the
-plain schedule (`jobs/benchmarks/_plain.py`: nothing shared between steps, diffusers' own forward passes) made of them.
+plain schedule (`benchmarks/_plain.py`: nothing shared between steps, diffusers' own forward passes) made of them.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks._plain import plain_prediction
 from idgbr.config.models import RefinerConfig, SamplerConfig
 from idgbr.dihedral import dihedral, inverse_dihedral
 from idgbr.models.guidance import GuidanceNet
@@ -14,7 +15,6 @@ from idgbr.models.noise import ground_noise
 from idgbr.models.refiner import Refiner
 from idgbr.models.sampler import sample
 from idgbr.models.schedule import build_schedule
-from jobs.benchmarks._plain import plain_prediction
 
 CLASSES = 3
 

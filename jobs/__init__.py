@@ -1,0 +1,1 @@
+"""Entry points: each file is a command, its docstring the manual."""

@@ -1,0 +1,1 @@
+"""Training of both stages on Ray Train."""

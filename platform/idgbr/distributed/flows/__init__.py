@@ -1,0 +1,1 @@
+"""Whole jobs: pipeline, evaluation, quality gate and promotion."""

@@ -1,0 +1,234 @@
+"""From imagery to a registered model with its report and maps, in one go or in parts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from idgbr.config.tree import Experiment
+from idgbr.datasets.ground import tile_hashes
+from idgbr.datasets.prepare import PreparedRegion
+from idgbr.distributed.data import PreparedData, prepare_data, spread
+from idgbr.distributed.fitting.stage import run_name
+from idgbr.distributed.fitting.stages import Stages, Trained
+from idgbr.distributed.flows.evaluation import headline, refined_maps, tally_maps, write_evaluation
+from idgbr.distributed.flows.promotion import promote
+from idgbr.distributed.folders import Folders
+from idgbr.distributed.mapping.coarse_maps import coarse_maps
+from idgbr.distributed.session import start_ray
+from idgbr.errors import UserError
+from idgbr.evaluation.result import EvaluationResult
+from idgbr.inference.predictor import Predictor
+from idgbr.models.description import SEEN_FILE, ModelSpec, Sample, load_seen, load_spec
+from idgbr.models.package import save_model
+from idgbr.raster.grid import Window
+from idgbr.registry.tracking import Tracker
+from idgbr.registry.versions import register, resolve
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where the results are."""
+
+    model: str
+    """models:/NAME/VERSION."""
+    folder: str
+    """The model folder."""
+    report: str = ""
+    maps: str = ""
+
+    def outputs(self) -> dict[str, str]:
+        """What a job's last line holds."""
+        return {key: value for key, value in vars(self).items() if value}
+
+
+def run_pipeline(config: Experiment, fresh: bool = False, start: str = "") -> Outcome:
+    """Prepare, train both stages, map and evaluate the test split, register, leaving out what was done before; then,
+    where `gate.promote` says so, put the version through the gate.
+
+    Args:
+        config: the experiment.
+        fresh: do everything again but the preparation.
+        start: model to start from, models:/NAME@ALIAS or a folder.
+
+    Raises:
+        Refused: the version is registered, and did not pass the gate.
+    """
+    return _run(config, fresh, start, evaluate=True)
+
+
+def run_training(config: Experiment, fresh: bool = False, start: str = "") -> Outcome:
+    """Prepare, train both stages and register; the test split is not looked at."""
+    return _run(config, fresh, start, evaluate=False)
+
+
+def _run(config: Experiment, fresh: bool, start: str, evaluate: bool) -> Outcome:
+    began = time.monotonic()
+    folders = Folders(Path(config.resources.storage).resolve())
+    origin = str(resolve(start, config.tracking.uri)[0]) if start else ""
+    if origin:
+        _check_start(config, load_spec(origin), start)
+    with start_ray(config.resources, trains=True):
+        data = prepare_data(config.data, folders.data)
+        with Tracker(config.tracking, _name(config, data, start), config, data.fingerprint, fresh=fresh) as tracker:
+            stages = Stages(config, data, tracker, fresh, origin)
+            trained = stages.train()
+            result: EvaluationResult | None = None
+            if evaluate:
+                result = _evaluate(stages, trained, fresh)
+                tracker.log_metrics(headline(result))
+                for file in ("report.html", "samples.png"):
+                    tracker.log_artifact(folders.result(trained.refiner.name) / file)
+                tracker.log_text(result.model_dump_json(indent=1), "evaluation.json")
+            figures = headline(result) if result else {}
+            folder = _write_model(stages, trained, figures)
+            name = stages.spec(True).name
+            tags = {"run": trained.refiner.name, "data": config.data.name, "fingerprint": data.fingerprint}
+            version = register(
+                folder, name, figures or None, tags, uri=tracker.uri, run_id=tracker.run_id,
+                experiment=config.tracking.experiment, intervals=result.intervals if result else (),
+            )  # fmt: skip
+            tracker.set_tags({"model": f"{name}/{version}"})
+    place = folders.result(trained.refiner.name)
+    outcome = Outcome(
+        f"models:/{name}/{version}",
+        str(folder),
+        str(place / "report.html") if result else "",
+        str(place / "maps") if result else "",
+    )
+    _say(outcome, result, time.monotonic() - began)
+    if evaluate and config.gate.promote:
+        promote(config, name)
+    return outcome
+
+
+def run_evaluation(
+    config: Experiment,
+    model: str,
+    split: str = "test",
+    fresh: bool = False,
+    backbone: str = "",
+    configured: bool = False,
+) -> Outcome:
+    """Measure any model on a split of a data set.
+
+    Args:
+        config: the data, and how to evaluate.
+        model: models:/NAME@ALIAS, models:/NAME/VERSION or a folder.
+        split: test or select.
+        fresh: make the maps again.
+        backbone: another model, whose stage 1 makes the coarse maps; empty: the model's own.
+        configured: sample as `config` says, not as the model does by default.
+
+    Raises:
+        UserError: the model's classes or bands are not those of the data.
+    """
+    began = time.monotonic()
+    folder, label = resolve(model, config.tracking.uri)
+    spec = load_spec(folder)
+    _check_fits(config, spec, model)
+    other, _ = resolve(backbone, config.tracking.uri) if backbone else (folder, label)
+    _check_fits(config, load_spec(other), backbone or model)
+    if not configured:
+        config = config.model_copy(update={"inference": spec.inference, "sampler": spec.sampler})
+    folders = Folders(Path(config.resources.storage).resolve())
+    with start_ray(config.resources):
+        data = prepare_data(config.data, folders.data)
+        identity: dict[str, Any] = {"model": str(folder), "backbone": str(other), "data": data.fingerprint}
+        identity |= {"sampler": config.sampler.model_dump(), "inference": config.inference.model_dump()}
+        name = run_name(config.data.name, f"evaluate-{split}", identity)
+        place = folders.result(name)
+        if fresh:
+            shutil.rmtree(place, ignore_errors=True)
+        regions = list(data.split(split))
+        mapped = coarse_maps(regions, other, place / "coarse", config, f"coarse maps, {split}")
+        with Tracker(config.tracking, name, config, data.fingerprint, fresh=fresh) as tracker:
+            maps = refined_maps(mapped, folder, place / "maps", config)
+            result = write_evaluation(mapped, maps, tally_maps(mapped, maps, config), place, config, label, split)
+            tracker.log_metrics(headline(result))
+            for file in ("report.html", "samples.png"):
+                tracker.log_artifact(place / file)
+    outcome = Outcome(model, str(folder), str(place / "report.html"), str(place / "maps"))
+    _say(outcome, result, time.monotonic() - began)
+    return outcome
+
+
+def _evaluate(stages: Stages, trained: Trained, fresh: bool) -> EvaluationResult:
+    place = stages.folders.result(trained.refiner.name)
+    if fresh:
+        shutil.rmtree(place, ignore_errors=True)
+    regions = trained.data.split("test")
+    model = stages.model_folder(trained.coarse, trained.refiner)
+    maps = refined_maps(regions, model, place / "maps", stages.config)
+    tallies = tally_maps(regions, maps, stages.config)
+    return write_evaluation(regions, maps, tallies, place, stages.config, trained.refiner.name)
+
+
+def _write_model(stages: Stages, trained: Trained, figures: Mapping[str, float]) -> Path:
+    """The final model folder, with its figures and its own smoke test; one that is complete already stays."""
+    target = stages.folders.result(trained.refiner.name) / "model"
+    complete = (target / "model.json").exists() and (target / SEEN_FILE).exists()
+    if complete and load_spec(target).metrics == dict(figures):
+        return target
+    parts = stages.modules(trained.coarse, trained.refiner)
+    # Ground that a model saw, it has seen for good: what it was started from counts.
+    before = (load_seen(stages.start) or []) if stages.start else []
+    learnt = [region for region in trained.data.prepared if region.split != "test"]
+    seen = [tile for tiles in spread(tile_hashes, learnt) for tile in tiles]
+    plain = stages.model_folder(trained.coarse, trained.refiner)
+    sample = _sample(plain, trained.data.split("select")[0])
+    return save_model(target, stages.spec(True, metrics=dict(figures)), *parts, sample, [*before, *seen])
+
+
+def _sample(model: Path, region: PreparedRegion) -> Sample:
+    """A window at the middle of a region, and the map the model makes of it."""
+    predictor = Predictor(model)
+    size = min(128, predictor.spec.inference.refiner.window)
+    place = Window((region.grid.height - size) // 2, (region.grid.width - size) // 2, size, size)
+    image, valid = region.image.read(place)
+    coarse = predictor.coarse(image[None], valid[None])
+    refined = predictor.refine(image[None], valid[None], coarse, np.zeros((1, 2), np.int64))
+    return Sample(image, refined.probabilities[0].argmax(0).astype(np.uint8))
+
+
+def _name(config: Experiment, data: PreparedData, start: str) -> str:
+    """Name of the parent run: what it learns and measures, not where."""
+    identity: dict[str, Any] = config.model_dump(mode="json", exclude={"resources", "tracking", "data", "gate"})
+    identity |= {"fingerprint": data.fingerprint, "start": start, "sampling": config.data.sampling.model_dump()}
+    identity |= {"augmentation": config.data.augmentation.model_dump(), "bands": config.data.bands}
+    return run_name(config.data.name, "experiment", json.loads(json.dumps(identity)))
+
+
+def _check_fits(config: Experiment, spec: ModelSpec, model: str) -> None:
+    own, theirs = [c.name for c in config.data.classes], [c.name for c in spec.classes]
+    if own != theirs:
+        raise UserError(
+            f"{model}: its classes are {', '.join(theirs)}; data.classes are {', '.join(own)}. A model is measured on "
+            "data with the same classes in the same order"
+        )
+    _check_start(config, spec, model)
+
+
+def _check_start(config: Experiment, spec: ModelSpec, model: str) -> None:
+    if len(config.data.bands) != len(spec.normalisation.mean):
+        raise UserError(
+            f"{model}: has {len(spec.normalisation.mean)} bands; data.bands names {len(config.data.bands)}. Name as "
+            "many bands, in the model's order"
+        )
+
+
+def _say(outcome: Outcome, result: EvaluationResult | None, seconds: float) -> None:
+    console = Console(soft_wrap=True)
+    if result is not None:
+        Console(width=max(console.width, 140)).print(result.table())
+    for what, where in outcome.outputs().items():
+        console.print(f"{what}: {where}", highlight=False)
+    console.print(f"done in {seconds / 60:.1f} minutes")

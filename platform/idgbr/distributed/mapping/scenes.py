@@ -1,0 +1,318 @@
+"""Scenes through a predictor: windows read on any node, predicted by a pool of actors, blended and written in order."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+import ray
+from ray.data import ActorPoolStrategy
+
+from idgbr import IGNORE
+from idgbr.config.inference import WindowsConfig
+from idgbr.config.models import SamplerConfig
+from idgbr.config.node import Precision
+from idgbr.config.tree import ResourcesConfig
+from idgbr.distributed.mapping.unreadable import Unreadable
+from idgbr.distributed.progress import Progress
+from idgbr.distributed.source import Columns, TaskSource, ordered_dataset
+from idgbr.errors import UserError
+from idgbr.inference.planes import given_coarse
+from idgbr.raster.blending import StripBlender
+from idgbr.raster.gdal import gdal_env
+from idgbr.raster.grid import Grid, Window
+from idgbr.raster.scene import SceneProfile
+from idgbr.raster.windows import plan_windows, rows_of
+
+WINDOWS_PER_TASK = 16
+"""Windows one read task reads, at most."""
+_UNREAD = 1e-6
+"""Trust in a window that could not be read: where another one covers its pixels, that one counts."""
+
+_Pixels = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+"""Image (B, H, W), validity (H, W) bool, and for refinement the coarse map's planes (C, H, W)."""
+
+
+class Source(Protocol):
+    """What windows are read from: a `Scene`, or a `Mosaic` of sheets."""
+
+    def grid(self) -> Grid: ...
+
+    def profile(self) -> SceneProfile: ...
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class Sink(Protocol):
+    """What finished strips are given to, in order from the top; as a context manager it commits the whole, or fails."""
+
+    @property
+    def done(self) -> int:
+        """Rows it has already, from a run that was interrupted."""
+
+    def write(self, row0: int, values: np.ndarray) -> None: ...
+
+
+class OpenSink(Sink, AbstractContextManager[Sink], Protocol):
+    """A sink that is entered before it is written to."""
+
+
+@dataclass(frozen=True)
+class SceneTask:
+    """One scene to be predicted."""
+
+    id: str
+    image: Source
+    sink: Callable[[], OpenSink]
+    """The output. Its strips have the channels of the part's `predict`, then one that is 1 where valid."""
+    coarse: Source | None = None
+    """Refinement: the coarse raster on the image's grid: class ids, then (if any) probabilities times 255."""
+    origin: tuple[int, int] = (0, 0)
+    """Absolute ground pixel of the image's first pixel, which the noise is anchored to."""
+    setting: int = 0
+    """Refinement: which of the predictor's samplers it is refined with."""
+    windows: tuple[Window, ...] = field(default=(), repr=False)
+    """The windows that are left to do, by the inference plan."""
+    done: int = 0
+    """Rows that are done."""
+    unreadable: Unreadable | None = None
+    """Where windows that cannot be read are noted, which become nodata; without it they end the job."""
+
+
+@dataclass(frozen=True)
+class PredictorSpec:
+    """A predictor by description, loaded on each actor."""
+
+    folder: str
+    part: Literal["coarse", "refiner"]
+    precision: Precision
+    device: str = "cpu"
+    threads: int = 1
+    samplers: tuple[SamplerConfig, ...] = ()
+    """Of stage 2, one per setting."""
+
+    def __call__(self) -> Callable[[Columns], np.ndarray]:
+        """Loads the part; the result turns columns into (N, C, S, S) float32.
+
+        Columns: image, valid; for the refiner row, col, setting and coarse. Channels: K probabilities, and for the
+        refiner the uncertainty.
+        """
+        from idgbr.inference.predictor import Predictor
+
+        predictor = Predictor(
+            self.folder, device=self.device, precision=self.precision, threads=self.threads, parts=(self.part,)
+        )
+        return functools.partial(_predict, predictor, self.part, self.samplers)
+
+
+def _predict(predictor: Any, part: str, samplers: Sequence[SamplerConfig], columns: Columns) -> np.ndarray:
+    images, valid = columns["image"], columns["valid"].astype(bool)
+    if part == "coarse":
+        return np.asarray(predictor.coarse(images, valid))
+    given = given_coarse(columns["coarse"], predictor.spec.refiner.coarse_input)
+    origins = np.stack([columns["row"], columns["col"]], axis=1)
+    values = np.empty((len(images), predictor.refiner.classes + 1, *images.shape[2:]), np.float32)
+    for setting in np.unique(columns["setting"]):
+        own = np.flatnonzero(columns["setting"] == setting)
+        refined = predictor.refine(images[own], valid[own], given[own], origins[own], samplers[setting])
+        values[own, :-1], values[own, -1] = refined.probabilities, refined.uncertainty
+    return values
+
+
+class _Actor:
+    """Predicts batches of windows; one without a valid pixel costs nothing."""
+
+    def __init__(self, predictor: Callable[[], Callable[[Columns], np.ndarray]], channels: int) -> None:
+        self._predict = predictor()
+        self._channels = channels
+
+    def __call__(self, columns: Columns) -> Columns:
+        busy = np.flatnonzero(columns["valid"].any(axis=(1, 2)))
+        count, size = len(columns["valid"]), columns["valid"].shape[-1]
+        values = np.zeros((count, self._channels, size, size), np.float16)
+        if len(busy):
+            values[busy] = self._predict({key: value[busy] for key, value in columns.items()})
+        return {key: columns[key] for key in ("task", "window", "valid", "error")} | {"values": values}
+
+
+def _read_windows(tasks: ray.ObjectRef, task: int, numbers: range) -> list[Columns]:
+    with gdal_env():
+        return [_windows(tasks, task, numbers)]
+
+
+def _windows(tasks: ray.ObjectRef, task: int, numbers: range) -> Columns:
+    scene: SceneTask = _fetched(tasks)[task]
+    places = [scene.windows[number] for number in numbers]
+    read = [part for whole, windows in rows_of(places) for part in _read_row(scene, whole, windows)]
+    rows: list[dict[str, Any]] = []
+    for number, window, (image, valid, coarse, error) in zip(numbers, places, read, strict=True):
+        row = {
+            "task": np.int64(task),
+            "window": np.int64(number),
+            "row": np.int64(scene.origin[0] + window.row),
+            "col": np.int64(scene.origin[1] + window.col),
+            "setting": np.int64(scene.setting),
+            "image": image,
+            "valid": valid.astype(np.uint8),
+            "error": np.str_(error),
+        }
+        if coarse is not None:
+            row["coarse"] = coarse
+        rows.append(row)
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+def _read_row(scene: SceneTask, whole: Window, windows: Sequence[Window]) -> list[tuple[*_Pixels, str]]:
+    """What `_read` returns for windows that make up `whole`, each with why it could not be read, or ""."""
+    try:
+        read = _read(scene, whole)
+    except UserError as failure:
+        if len(windows) > 1:  # what is sound of a damaged row is kept
+            return [part for window in windows for part in _read_row(scene, window, [window])]
+        if scene.unreadable is None:
+            raise
+        return [(*_nothing(scene, whole), str(failure))]
+    corner = (whole.row, whole.col)
+    image, valid, coarse = read
+    parts = [window.slices(corner) for window in windows]
+    return [(image[:, *part], valid[part], None if coarse is None else coarse[:, *part], "") for part in parts]
+
+
+def _read(scene: SceneTask, window: Window) -> _Pixels:
+    image, valid = scene.image.read(window)
+    if scene.coarse is None:
+        return image, valid, None
+    planes, known = scene.coarse.read(window)
+    if len(planes) > 1:  # one of ours, with nodata where the image has none or could not be read
+        return image, valid & (planes[0] != IGNORE), planes
+    # A map of somebody else's may have any nodata value.
+    return image, valid, np.where(known, planes, IGNORE).astype(np.uint8)
+
+
+def _nothing(scene: SceneTask, window: Window) -> _Pixels:
+    """What `_read` returns where there is no valid pixel."""
+    profile, shape = scene.image.profile(), (window.height, window.width)
+    image = np.zeros((len(profile.selected), *shape), profile.dtype)
+    if scene.coarse is None:
+        return image, np.zeros(shape, bool), None
+    planes = len(scene.coarse.profile().selected)
+    return image, np.zeros(shape, bool), np.full((planes, *shape), IGNORE, np.uint8)
+
+
+@functools.lru_cache(maxsize=2)
+def _fetched(tasks: ray.ObjectRef) -> list[SceneTask]:
+    return ray.get(tasks)
+
+
+def predict_scenes(
+    tasks: Sequence[SceneTask],
+    predictor: Callable[[], Callable[[Columns], np.ndarray]],
+    channels: int,
+    inference: WindowsConfig,
+    resources: ResourcesConfig,
+    *,
+    offset: tuple[int, int] = (0, 0),
+    title: str = "windows",
+) -> float:
+    """Run every scene through the predictor, and its strips into its sink, scene after scene.
+
+    Windows of the following scenes are read and predicted while a scene is written, so the pool never waits. What is
+    held at a time is one strip of the scene being written and a bounded number of windows.
+
+    Args:
+        tasks: the scenes.
+        predictor: builds, on each actor, the function from columns to (N, channels, S, S); see `PredictorSpec`.
+        channels: how many planes it returns.
+        inference: window, overlap and batch.
+        resources: how many actors, and what each of them gets.
+        offset: moves the windows' lattice.
+        title: what the progress line calls them.
+
+    Returns:
+        Seconds it took.
+    """
+    started = time.monotonic()
+    if not tasks:
+        return 0.0
+    kinds = {task.image.profile().dtype for task in tasks}
+    if len(kinds) > 1:  # a batch has one dtype, the files' own
+        groups = [[task for task in tasks if task.image.profile().dtype == kind] for kind in sorted(kinds)]
+        return sum(
+            predict_scenes(group, predictor, channels, inference, resources, offset=offset, title=title)
+            for group in groups
+        )
+    size, overlap = inference.window, inference.overlap
+    planned = [_planned(task, size, overlap, offset) for task in tasks]
+    pieces = [
+        (number, range(first, min(first + WINDOWS_PER_TASK, len(task.windows))))
+        for number, task in enumerate(planned)
+        for first in range(0, len(task.windows), WINDOWS_PER_TASK)
+    ]
+    # Sinks stay on the driver; only addresses travel.
+    reference = ray.put([replace(task, sink=_no_sink) for task in planned])
+    source = TaskSource(
+        [functools.partial(_read_windows, reference, *piece) for piece in pieces],
+        [len(piece[1]) for piece in pieces],
+        "SceneWindows",
+    )
+    total = sum(len(task.windows) for task in planned)
+    workers = max(1, min(resources.infer_workers, -(-total // inference.batch)))
+    predicted = ordered_dataset(source, len(pieces), cpus=0.25).map_batches(
+        _Actor,
+        batch_size=inference.batch,
+        compute=ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
+        num_cpus=resources.cpus_per_worker,
+        num_gpus=resources.gpus_per_worker or None,
+        fn_constructor_kwargs={"predictor": predictor, "channels": channels},
+    )
+    # Closed while Ray runs: an error's traceback keeps it, and ended later it would start a Ray to tell what it did.
+    with closing(_rows(predicted)) as rows, Progress(title, total) as progress:
+        for number, task in enumerate(planned):
+            _write_scene(number, task, rows, channels, size, overlap, progress)
+    return time.monotonic() - started
+
+
+def _rows(dataset: ray.data.Dataset) -> Generator[Columns, None, None]:
+    for batch in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
+        columns = cast(Columns, batch)
+        for i in range(len(columns["window"])):
+            yield {key: column[i] for key, column in columns.items()}
+
+
+def _planned(task: SceneTask, size: int, overlap: int, offset: tuple[int, int]) -> SceneTask:
+    grid, done = task.image.grid(), task.sink().done
+    windows = plan_windows(grid.height, grid.width, size, overlap, offset)
+    unreadable = task.unreadable and replace(task.unreadable, total=len(windows))
+    left = tuple(window for window in windows if window.stop_row > done)
+    return replace(task, windows=left, done=done, unreadable=unreadable)
+
+
+def _no_sink() -> OpenSink:
+    raise RuntimeError("sinks are opened on the driver only")
+
+
+def _write_scene(
+    number: int, task: SceneTask, rows: Iterator[Columns], channels: int, size: int, overlap: int, progress: Progress
+) -> None:
+    grid = task.image.grid()
+    blender = StripBlender(grid.height, grid.width, channels + 1, list(task.windows), size, overlap, task.done)
+    with ExitStack() as stack:
+        sink = stack.enter_context(task.sink())
+        for expected, window in enumerate(task.windows):
+            row = next(rows)
+            if (int(row["task"]), int(row["window"])) != (number, expected):
+                raise RuntimeError(f"{task.id}: window {row['window']} of scene {row['task']} came out of order")
+            values = np.concatenate([row["values"].astype(np.float32), row["valid"][None].astype(np.float32)])
+            error = str(row["error"])
+            if error and task.unreadable is not None:
+                task.unreadable.add(task.id, window, error)
+            for row0, strip in blender.add(window, values, _UNREAD if error else 1.0):
+                sink.write(row0, strip)
+            progress.advance(1)
+        for row0, strip in blender.finish():
+            sink.write(row0, strip)
