@@ -26,6 +26,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
 from idgbr.errors import IdgbrError, UserError
+from idgbr.files import write_atomically
 from idgbr.raster.gdal import gdal_env, open_quietly
 
 _TYPES = {
@@ -133,9 +134,7 @@ class Client:
             raise UserError(f"{output}: unknown kind of map; expected one of {', '.join(_TYPES)}")
         bodies = [_read(path) for path in (image, coarse) if path is not None]
         answer = self._post("/v1/refine", bodies, media, options)
-        partial = target.with_name(f".{target.name}.part")
-        partial.write_bytes(answer.content)
-        partial.replace(target)
+        write_atomically(target, answer.content)
         return target
 
     def refine(self, image: NDArray, coarse: NDArray[np.uint8] | None = None, **options: Any) -> MapResult:

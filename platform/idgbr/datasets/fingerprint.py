@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from idgbr.datasets.prepare import PreparedRegion
+from idgbr.files import hash_text
 
 
 def fingerprint(prepared: Sequence[PreparedRegion]) -> str:
@@ -15,4 +15,4 @@ def fingerprint(prepared: Sequence[PreparedRegion]) -> str:
     has the same fingerprint.
     """
     lines = sorted(f"{p.id}\t{p.split}\t{p.origin}\t{p.grid.height}x{p.grid.width}\t{p.digest}" for p in prepared)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return hash_text("\n".join(lines))

@@ -15,6 +15,7 @@ import numpy as np
 from idgbr.config.data import DataConfig, JsonlSource
 from idgbr.datasets.labelled import LabelledScene, make_scene, pair_up, unique_ids
 from idgbr.errors import UserError
+from idgbr.files import write_atomically
 
 
 def jsonl_scenes(source: JsonlSource, config: DataConfig) -> list[LabelledScene]:
@@ -84,9 +85,7 @@ def write_lists(
             for image, label in (pairs[i] for i in sorted(order[start:stop]))
         ]
         path = folder / f"{name}.jsonl"
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
         written[name] = path
     return written
 

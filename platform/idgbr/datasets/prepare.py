@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from idgbr.datasets.lattice import boundary_mask
 from idgbr.datasets.normalisation import BandStats
 from idgbr.datasets.splits import Region
 from idgbr.errors import UserError
+from idgbr.files import atomic_path, hash_text, write_atomically
 from idgbr.raster.gdal import GDAL_ERRORS, gdal_env, open_quietly, version_of
 from idgbr.raster.grid import Grid, Window
 from idgbr.raster.labels import label_reader
@@ -99,8 +99,7 @@ def prepare_region(region: Region, data: DataConfig, folder: str) -> PreparedReg
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
             figures = _convert(region, image, data, paths)
-            with _whole_or_nothing(record) as temporary:
-                Path(temporary).write_text(json.dumps(figures), encoding="utf-8")
+            write_atomically(record, json.dumps(figures))
         except (OSError, *GDAL_ERRORS) as error:
             raise UserError(f"{folder}: cannot write the prepared files of {region.id} ({error})") from error
     ready = Scene(str(paths["image"]), gsd=image.gsd or image.resample_to) if copied else image
@@ -131,7 +130,7 @@ def _source_key(region: Region, data: DataConfig) -> str:
         [c.model_dump_json() for c in data.classes],
         [(os.path.abspath(u), version_of(u)) for u in sources],
     ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    return hash_text(json.dumps(parts), 12)
 
 
 def _quick_to_read(image: Scene) -> bool:
@@ -194,11 +193,11 @@ def _tiled(path: Path, grid: Grid, bands: int, dtype: str, image: bool) -> Itera
     if grid.georeferenced:
         options |= {"crs": grid.crs, "transform": grid.affine}
     with (
-        _whole_or_nothing(path) as temporary,
+        atomic_path(path) as temporary,
         gdal_env(),
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
         open_quietly(
-            temporary,
+            str(temporary),
             mode="w",
             driver="GTiff",
             count=bands,
@@ -214,19 +213,6 @@ def _tiled(path: Path, grid: Grid, bands: int, dtype: str, image: bool) -> Itera
         ) as dst,
     ):
         yield dst
-
-
-@contextmanager
-def _whole_or_nothing(path: Path) -> Iterator[str]:
-    """A temporary name in the folder of `path`, moved to `path` when the block ends well and removed otherwise."""
-    handle, temporary = tempfile.mkstemp(suffix=path.suffix, prefix=".", dir=path.parent)
-    os.close(handle)
-    try:
-        yield temporary
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def histogram_table(prepared: Sequence[PreparedRegion], classes: Sequence[ClassSpec]) -> Table:

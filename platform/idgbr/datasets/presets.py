@@ -8,7 +8,6 @@ by hash of the name otherwise. The choice of those files is this project's own, 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from idgbr.config.data import ClassSpec, DataConfig, LabelConfig, PresetSource
 from idgbr.datasets.labelled import LabelledScene, make_scene, unique_ids
 from idgbr.errors import UserError
+from idgbr.files import hash_text
 
 ISPRS_CLASSES = [
     ClassSpec(name="impervious", colour="#ffffff"),
@@ -178,7 +178,7 @@ def _rasters(folder: Path) -> list[Path]:
 def _set_aside(entries: list[Entry]) -> list[Entry]:
     """The entries with a tenth of the training files, by hash of their names, as select."""
     train = [image.stem for image, _, split in entries if split == "train"]
-    ranked = sorted(train, key=lambda stem: hashlib.sha256(stem.encode()).hexdigest())
+    ranked = sorted(train, key=lambda stem: hash_text(stem, 64))
     chosen = set(ranked[: max(1, len(train) // 10)]) if len(train) > 1 else set()
     return [(i, la, "select" if split == "train" and i.stem in chosen else split) for i, la, split in entries]
 

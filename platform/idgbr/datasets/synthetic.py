@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +15,7 @@ from rasterio.transform import from_origin
 from idgbr import IGNORE
 from idgbr.config.data import ClassSpec, SyntheticSource
 from idgbr.datasets.synthetic_paint import paint_scene
+from idgbr.files import atomic_path
 
 Split = Literal["train", "select", "test"]
 
@@ -81,10 +80,9 @@ def _cut_margin(image: NDArray[np.uint8], label: NDArray[np.uint8], rng: np.rand
 
 def _write(path: Path, bands: NDArray[np.uint8], nodata: int, number: int, source: SyntheticSource) -> None:
     """Writes bands (B, S, S) as a tiled GeoTIFF with overviews; the final name appears only when it is whole."""
-    handle, temporary = tempfile.mkstemp(suffix=".tif", dir=path.parent)
-    os.close(handle)
-    try:
-        with rasterio.open(
+    with (
+        atomic_path(path) as temporary,
+        rasterio.open(
             temporary,
             "w",
             driver="GTiff",
@@ -99,14 +97,11 @@ def _write(path: Path, bands: NDArray[np.uint8], nodata: int, number: int, sourc
             blockysize=256,
             compress="deflate",
             transform=from_origin(400000 + number * _GROUND_BLOCK, 5800000, _GSD, _GSD),
-        ) as dst:
-            dst.write(bands)
-            if len(bands) == 3:
-                dst.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-                dst.descriptions = ("red", "green", "blue")
-            dst.update_tags(source=json.dumps(source.model_dump(exclude={"folder"})))
-            dst.build_overviews([2, 4], Resampling.average if len(bands) == 3 else Resampling.nearest)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        ) as dst,
+    ):
+        dst.write(bands)
+        if len(bands) == 3:
+            dst.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+            dst.descriptions = ("red", "green", "blue")
+        dst.update_tags(source=json.dumps(source.model_dump(exclude={"folder"})))
+        dst.build_overviews([2, 4], Resampling.average if len(bands) == 3 else Resampling.nearest)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from idgbr import IGNORE
 from idgbr.errors import UserError
+from idgbr.files import atomic_path
 
 
 class LabelEmbedding(nn.Module, ABC):
@@ -100,8 +101,6 @@ def save_label_embedding(embedding: LearnedEmbedding, file: str | Path) -> Path:
     path = Path(file)
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: a label embedding is written as safetensors; name the file NAME.safetensors")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    save_file({name: value.contiguous() for name, value in embedding.state_dict().items()}, temporary)
-    temporary.replace(path)
+    with atomic_path(path) as temporary:
+        save_file({name: value.contiguous() for name, value in embedding.state_dict().items()}, temporary)
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import tempfile
@@ -22,6 +21,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 from idgbr.errors import UserError
 from idgbr.evaluation.bootstrap import Interval
+from idgbr.files import hash_folder, hash_text
 from idgbr.models.description import load_spec
 from idgbr.registry.card import keep_card, model_card
 from idgbr.registry.store import absolute_uri, connect, experiment_id
@@ -91,7 +91,7 @@ def register(
     """
     folder = check_folder(folder)
     client = connect(uri)
-    content = _content(folder)
+    content = hash_folder(folder)
     version = next((v.version for v in _versions(client, name) if v.tags.get(CONTENT_TAG) == content), None)
     new = version is None
     if new:
@@ -241,7 +241,7 @@ def _fetch(source: str, uri: str, label: str) -> Path:
         return Path(unquote(parsed.path))
     if not parsed.scheme:
         return Path(source)
-    target = _cache(uri, label) / _short_hash(source)
+    target = _cache(uri, label) / hash_text(source)
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
@@ -259,24 +259,9 @@ def _fetch(source: str, uri: str, label: str) -> Path:
 def _cache(uri: str, label: str) -> Path:
     """Where versions of one number are kept; several, where a store was begun anew at the same address."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "idgbr" / "models" / _short_hash(uri) / label.replace("/", "-")
-
-
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return home / "idgbr" / "models" / hash_text(uri) / label.replace("/", "-")
 
 
 def _version_tags(metrics: Mapping[str, float], tags: Mapping[str, str] | None, content: str) -> dict[str, str]:
     figures = {f"{METRIC_TAG}{key}": f"{value:.6g}" for key, value in metrics.items()}
     return figures | dict(tags or {}) | {CONTENT_TAG: content}
-
-
-def _content(folder: Path) -> str:
-    """Fingerprint of the folder's files."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while part := file.read(1 << 20):
-                digest.update(part)
-    return digest.hexdigest()

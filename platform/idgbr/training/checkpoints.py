@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 import torch
 
 from idgbr.errors import UserError
+from idgbr.files import hash_file
 
 MANIFEST = "manifest.json"
 
@@ -112,9 +113,8 @@ def damage(folder: Path) -> str:
     try:
         digests = json.loads((folder / MANIFEST).read_text())["sha256"]
         for name, digest in digests.items():
-            with (folder / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    return f"{name} is not what was written"
+            if hash_file(folder / name) != digest:
+                return f"{name} is not what was written"
     except (OSError, ValueError, KeyError) as error:
         return f"incomplete ({error})"
     return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,7 @@ from idgbr.config.tree import Experiment
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.source import PlannedWindows
+from idgbr.files import hash_text, write_atomically
 
 RESULT_FILE = "result.json"
 WEIGHTS_FILE = "weights.pt"
@@ -98,10 +98,7 @@ class StageResult:
 
     def write(self) -> None:
         """Keep the result in its folder, at once or not at all."""
-        path = Path(self.folder) / RESULT_FILE
-        temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps(asdict(self), indent=1))
-        temporary.replace(path)
+        write_atomically(Path(self.folder) / RESULT_FILE, json.dumps(asdict(self), indent=1))
 
 
 def run_name(data: str, stage: str, identity: dict[str, Any]) -> str:
@@ -114,4 +111,4 @@ def run_name(data: str, stage: str, identity: dict[str, Any]) -> str:
             optimisation, seed), and of nothing that does not (workers, addresses, paths).
     """
     text = json.dumps(identity, sort_keys=True, default=str)
-    return f"{data}-{stage}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    return f"{data}-{stage}-{hash_text(text, 10)}"

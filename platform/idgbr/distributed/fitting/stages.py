@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from idgbr.distributed.folders import Folders
 from idgbr.distributed.mapping.coarse_maps import coarse_maps, deal_folds, held_out_maps
 from idgbr.distributed.source import PlannedWindows
 from idgbr.evaluation.curves import learning_curve
+from idgbr.files import hash_file, hash_text
 from idgbr.models.coarse import build_coarse
 from idgbr.models.description import ModelSpec
 from idgbr.models.package import build_refiner, has_part, save_model
@@ -193,7 +193,7 @@ class Stages:
 
     def _inference_key(self) -> str:
         text = f"{_VERSION} {self.config.inference.model_dump_json(include={'coarse', 'precision'})}"
-        return hashlib.sha256(text.encode()).hexdigest()[:6]
+        return hash_text(text, 6)
 
 
 def stage_spec(
@@ -239,9 +239,5 @@ def stage_spec(
 
 def _content(folder: str) -> str:
     """What a model folder holds, hashed: the same model fetched to another place is the same start."""
-    if not folder:
-        return ""
-    digest = hashlib.sha256()
-    for path in sorted(Path(folder).rglob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    weights = sorted(Path(folder).rglob("*.safetensors")) if folder else []
+    return hash_text(" ".join(map(hash_file, weights))) if weights else ""

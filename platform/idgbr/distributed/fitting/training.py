@@ -14,6 +14,7 @@ from idgbr.distributed.fitting.stage import WEIGHTS_FILE, StageResult, StageSpec
 from idgbr.distributed.fitting.worker import train_worker
 from idgbr.distributed.progress import following
 from idgbr.errors import UserError
+from idgbr.files import atomic_path
 from idgbr.training.checkpoint_storage import open_checkpoints
 from idgbr.training.checkpoints import metrics_of
 
@@ -112,8 +113,8 @@ def run_stage(spec: StageSpec, resources: ResourcesConfig, folder: str, fresh: b
         raise RuntimeError(f"{spec.name}: training ended without a checkpoint of its last step")
     weights = run / WEIGHTS_FILE
     # The best weights travel inside each checkpoint.
-    shutil.copyfile(last / WEIGHTS_FILE, weights.with_suffix(".part"))
-    weights.with_suffix(".part").replace(weights)
+    with atomic_path(weights) as temporary:
+        shutil.copyfile(last / WEIGHTS_FILE, temporary)
     result = StageResult(
         name=spec.name,
         folder=str(run),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from idgbr.evaluation.evaluate import evaluate_region, merge_methods
 from idgbr.evaluation.scores import Scores
 from idgbr.evaluation.tally import Tally
 from idgbr.evaluation.tradeoff import FIGURES, Point, tradeoff_figure, tradeoff_table, verdict
+from idgbr.files import hash_text
 from idgbr.inference.predictor import Predictor
 from idgbr.raster.grid import Window
 from idgbr.raster.scene import Scene
@@ -136,7 +136,7 @@ def _measure(
 def _key(config: Experiment, setting: Setting, model: Path) -> str:
     """Of the folder of a setting's maps; the same for settings that say the same."""
     said = setting.sampler.model_dump_json() + config.inference.model_dump_json() + str(model)
-    return hashlib.sha256(said.encode()).hexdigest()[:12]
+    return hash_text(said, 12)
 
 
 def _tally(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from idgbr.distributed.mapping.sinks import CoarseSink, ExtraBand, MapSink
 from idgbr.distributed.mapping.unreadable import Unreadable, write_manifest
 from idgbr.distributed.session import start_ray
 from idgbr.errors import UserError
+from idgbr.files import hash_text
 from idgbr.models.description import ModelSpec, load_spec
 from idgbr.raster.gdal import open_quietly
 from idgbr.raster.grid import Window
@@ -260,7 +260,7 @@ def _key(request: RefineRequest, folder: Path, sheet: Sheets) -> str:
     stats = [(uri, os.stat(uri).st_size, os.stat(uri).st_mtime_ns) if os.path.exists(uri) else uri for uri in sources]
     weights = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.rglob("*")) if p.is_file()]
     asked = {k: v for k, v in asdict(request).items() if k in ("bands", "offset", "mismatch")}
-    return hashlib.sha256(json.dumps([stats, weights, asked, repr(sheet.image)]).encode()).hexdigest()[:16]
+    return hash_text(json.dumps([stats, weights, asked, repr(sheet.image)]))
 
 
 def _uris(source: object) -> list[str]:
