@@ -112,7 +112,7 @@ def two_stages(
         valid: (N, H, W) bool.
         coarse_batch: Most windows of stage 1 at once.
         refiner_batch: Likewise, of stage 2.
-        pace: Is told of the parts `cut`, `coarse`, `refiner` and `blend`.
+        pace: Records the parts `cut`, `coarse`, `refiner` and `blend`.
     """
     spec = predictor.spec
     assert spec.refiner is not None
@@ -128,11 +128,11 @@ def two_stages(
     second = spec.inference.refiner
     corners = _corners(images, second)
     cut, known = _cut(images, corners, second.window), _cut(valid[:, None], corners, second.window)[:, 0]
-    given = given_coarse(_cut(planes, corners, second.window), spec.refiner.coarse_input)
+    coarse_input = given_coarse(_cut(planes, corners, second.window), spec.refiner.coarse_input)
     origins = np.tile(corners, (len(images), 1))
     pace.lap("cut")
     refined = [
-        predictor.refine(cut[i], known[i], given[i], origins[i]).probabilities
+        predictor.refine(cut[i], known[i], coarse_input[i], origins[i]).probabilities
         for i in _batches(len(cut), refiner_batch)
     ]
     pace.lap("refiner")

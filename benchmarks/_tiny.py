@@ -62,8 +62,8 @@ def write_raster(path: str, size: int, source: str = "", tiled: bool = True) -> 
         pixels = noise + (np.indices((size, size)).sum(0) // 32).astype(np.uint8)
     shape = {"count": len(pixels), "height": size, "width": size, "dtype": pixels.dtype.name, "crs": "EPSG:32633"}
     blocks = {"tiled": True, "blockxsize": 256, "blockysize": 256} if tiled else {}
-    place = from_origin(500000, 5000000, 0.5, 0.5)
-    with rasterio.open(path, "w", driver="GTiff", transform=place, compress="DEFLATE", **shape, **blocks) as file:
+    transform = from_origin(500000, 5000000, 0.5, 0.5)
+    with rasterio.open(path, "w", driver="GTiff", transform=transform, compress="DEFLATE", **shape, **blocks) as file:
         file.write(pixels)
 
 
@@ -83,8 +83,8 @@ def write_map(path: str, size: int, source: str = "") -> None:
         ids = (ndimage.gaussian_filter(noise, 8, mode="wrap") > 0).astype(np.uint8)
     shape = {"count": 1, "height": size, "width": size, "dtype": "uint8", "nodata": 255, "crs": "EPSG:32633"}
     blocks = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "DEFLATE"}
-    place = from_origin(500000, 5000000, 0.5, 0.5)
-    with rasterio.open(path, "w", driver="GTiff", transform=place, **shape, **blocks) as file:
+    transform = from_origin(500000, 5000000, 0.5, 0.5)
+    with rasterio.open(path, "w", driver="GTiff", transform=transform, **shape, **blocks) as file:
         file.write(ids, 1)
 
 

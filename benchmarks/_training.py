@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,10 +57,10 @@ def bare_loop(spec: StageSpec, steps: int, rounds: int, part: tuple[int, int]) -
     batches = [augment(batch, batch["transform"], batch["seed"], spec.augmentation) for batch in batches]
     augmented = time.process_time()
     loop = _Loop(spec)
-    taken = [loop.round(batches) for _ in range(rounds + 1)][1:]
+    rounds_s = [loop.round(batches) for _ in range(rounds + 1)][1:]
     return Bare(
-        min(wall for wall, _ in taken) / steps,
-        min(processor for _, processor in taken) / steps,
+        min(wall for wall, _ in rounds_s) / steps,
+        min(processor for _, processor in rounds_s) / steps,
         (read - began) / steps,
         (augmented - read) / steps,
     )
@@ -70,7 +69,7 @@ def bare_loop(spec: StageSpec, steps: int, rounds: int, part: tuple[int, int]) -
 class _Loop:
     def __init__(self, spec: StageSpec) -> None:
         self.training = spec.training
-        self.task: Any = spec.task()
+        self.task = spec.task()
         self.parameters = [p for p in self.task.model.parameters() if p.requires_grad]
         learning_rate, decay = spec.training.lr, spec.training.weight_decay
         self.optimiser = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=decay)

@@ -4,7 +4,7 @@ python jobs/benchmark.py cost --config configs/demo.yaml
 python jobs/benchmark.py cost --config configs/paper/whu_building.yaml --device cuda --batches 1,4 --precision bf16
 
 The refiner has the configuration's architecture and random weights; nothing is downloaded and no data is read. Memory
-is what the allocator of a GPU handed out at most; on a processor it is not told.
+is what the allocator of a GPU handed out at most; on a CPU it is not measured.
 """
 
 from __future__ import annotations
@@ -102,16 +102,16 @@ def _batch(experiment: Experiment, device: Any, count: int) -> dict[str, Any]:
 
     side, classes = experiment.refiner.window, len(experiment.data.classes)
     label = torch.randint(0, classes, (count, side, side), device=device)
-    given = torch.rand(count, classes, side, side, device=device).softmax(1)
-    place = torch.arange(count, device=device)
+    probabilities = torch.rand(count, classes, side, side, device=device).softmax(1)
+    index = torch.arange(count, device=device)
     return {
         "image": torch.randn(count, len(experiment.data.bands), side, side, device=device),
         "valid": torch.ones_like(label, dtype=torch.bool),
         "label": label,
-        "coarse": torch.cat([given.argmax(1, keepdim=True).float(), given], 1),
-        "seed": place,
-        "row": place * side,
-        "col": place * side,
+        "coarse": torch.cat([probabilities.argmax(1, keepdim=True).float(), probabilities], 1),
+        "seed": index,
+        "row": index * side,
+        "col": index * side,
     }
 
 

@@ -3,7 +3,7 @@
     python jobs/benchmark.py gate --config configs/demo.yaml
     python jobs/benchmark.py gate --config configs/vaihingen.yaml
 
-Two models of equal quality and independent errors should hardly ever be told apart; a true gain of two points of
+Two models of equal quality and independent errors should hardly ever pass for different; a true gain of two points of
 boundary IoU should be found. The default rules of the gate are judged as a whole, margins per class included.
 """
 

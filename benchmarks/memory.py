@@ -154,12 +154,12 @@ def _refine(words: list[str], folder: Path, kill: Callable[[], bool] | None = No
             driver.kill()
             driver.wait()
         log.seek(0)
-        said = log.read()
+        output = log.read()
     if driver.returncode and not killed:
-        raise IdgbrError(f"jobs/refine.py ended with {driver.returncode}: {said[-2000:]}")
+        raise IdgbrError(f"jobs/refine.py ended with {driver.returncode}: {output[-2000:]}")
     if kill is not None and not killed:
         raise IdgbrError("the map was done before its driver could be killed: take a larger scene")
-    counts = re.findall(r"refined maps: (\d+) of \1", said)
+    counts = re.findall(r"refined maps: (\d+) of \1", output)
     run = Run(
         time.monotonic() - began,
         watch.found[driver.pid],
@@ -167,7 +167,7 @@ def _refine(words: list[str], folder: Path, kill: Callable[[], bool] | None = No
         watch.peak,
         int(counts[-1]) if counts else 0,
     )
-    # Large scenes take long: what is known is told at once.
+    # Large scenes take long: each result is printed as soon as it is known.
     print(f"{words[3]}: {'killed' if killed else 'done'} after {run.seconds:.0f} s, driver {_mib(run.driver)} MiB, "
           f"largest worker {_mib(run.worker)} MiB", flush=True)  # fmt: skip
     return run

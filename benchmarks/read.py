@@ -82,7 +82,7 @@ def plain(path: str, tasks: Sequence[Sequence[Window]], **options: bool) -> None
 
     with rasterio.Env(GDAL_CACHEMAX=DEFAULT_CACHE), rasterio.open(path) as file:
         for task in tasks:
-            [file.read(window=place.to_rasterio(), **options) for place in task]
+            [file.read(window=window.to_rasterio(), **options) for window in task]
 
 
 def masked(path: str, tasks: Sequence[Sequence[Window]]) -> None:
@@ -96,10 +96,7 @@ def torchgeo(path: str, tasks: Sequence[Sequence[Window]]) -> None:
     with rasterio.Env(GDAL_CACHEMAX=DEFAULT_CACHE), rasterio.open(path) as file:
         dataset = RasterDataset(paths=[path], cache=True)
         for task in tasks:
-            corners = [
-                (*(file.transform @ (place.col, place.row)), *(file.transform @ (place.stop_col, place.stop_row)))
-                for place in task
-            ]
+            corners = [(*(file.transform @ (w.col, w.row)), *(file.transform @ (w.stop_col, w.stop_row))) for w in task]
             [dataset[left:right, bottom:top] for left, top, right, bottom in corners]
 
 
@@ -131,7 +128,7 @@ def main(flags: Flags) -> dict[str, object]:
 
     others = {name: it for name, it in OTHERS.items() if name != "torchgeo" or importlib.util.find_spec("torchgeo")}
     plan = plan_windows(flags.size, flags.size, flags.window, flags.window // 4)
-    inside = [place for place in plan if place.stop_row <= flags.size and place.stop_col <= flags.size]
+    inside = [w for w in plan if w.stop_row <= flags.size and w.stop_col <= flags.size]
     rows, cols = np.random.default_rng(0).integers(0, flags.size - flags.window + 1, (2, flags.windows)).tolist()
     orders = {
         "row by row": (inside * -(-flags.windows // len(inside)))[: flags.windows],
@@ -156,8 +153,8 @@ def main(flags: Flags) -> dict[str, object]:
                 seconds = dict.fromkeys(readers, float("inf"))
                 for _ in range(flags.repeats):
                     for name, reader in readers.items():
-                        taken = process.submit(seconds_of, reader, path, tasks).result()
-                        seconds[name] = min(seconds[name], taken)
+                        elapsed = process.submit(seconds_of, reader, path, tasks).result()
+                        seconds[name] = min(seconds[name], elapsed)
                 ratio = min(value for name, value in seconds.items() if name != "ours") / seconds["ours"]
                 ratios[f"{kind}, {order}"] = round(ratio, 3)
                 speeds = (f"{len(places) / value:.0f}" for value in seconds.values())

@@ -89,9 +89,9 @@ def main(flags: Flags) -> dict[str, object]:
     table = Table(title=f"denoiser of {size / 1e6:.1f} M parameters, {flags.latents} x {flags.latents} latents")
     for heading in ("schedule", "seconds", "times faster", "TFLOP"):
         table.add_column(heading, justify="left" if heading == "schedule" else "right")
-    for name, taken in seconds.items():
+    for name, elapsed in seconds.items():
         flop = f"{here[name]:.3f}" if name in here else ""
-        table.add_row(name, f"{taken:.2f}", f"{seconds['plain'] / taken:.2f}", flop)
+        table.add_row(name, f"{elapsed:.2f}", f"{seconds['plain'] / elapsed:.2f}", flop)
     console = Console()
     console.print(table)
     console.print(f"largest difference of ours from plain, relative to the largest latent: {difference:.1e}")
@@ -101,7 +101,7 @@ def main(flags: Flags) -> dict[str, object]:
     )
     return {
         "parameters": size,
-        "seconds": {name: round(taken, 3) for name, taken in seconds.items()},
+        "seconds": {name: round(elapsed, 3) for name, elapsed in seconds.items()},
         "ratio": round(seconds["plain"] / seconds["ours"], 3),
         "difference": difference,
         "tflop": {name: round(flop, 4) for name, flop in here.items()},

@@ -7,8 +7,8 @@ The platform refines as jobs/refine.py does, with one actor a stage and with two
 blends and writes. The bare loop is one process of one thread that has the windows of both stages in memory and
 predicts them in the same batches, and nothing else; beside two actors, two of them at a time. Both take turns, and the
 fastest of each counts. Steady state is the difference between a job of several scenes and a job of one: what a job
-costs once (actors that load their model) cancels out, and is told apart. Processor seconds say what a process itself
-used up, whatever else the machine did; what they amount to at best is shown beside the wall clock.
+costs once (actors that load their model) cancels out, and is reported by itself. CPU seconds are what a process itself
+used, whatever else the machine did; the wall time that they allow at best is shown beside the measured one.
 """
 
 from __future__ import annotations

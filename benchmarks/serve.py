@@ -85,13 +85,13 @@ def _compared(
     batched = 0.0
     most = max(flags.concurrency)
     for _ in range(flags.tries):
-        taken = [direct(most)[0] for _ in range(-(-flags.requests // most))]
-        batched = max(batched, len(taken) * most / sum(taken) * 1e3)
+        latencies = [direct(most)[0] for _ in range(-(-flags.requests // most))]
+        batched = max(batched, len(latencies) * most / sum(latencies) * 1e3)
         for many in flags.concurrency:
             if many > 1:
-                rate, taken = _many(post, body, many, flags.requests)
+                rate, latencies = _many(post, body, many, flags.requests)
                 if many not in found or rate > found[many][0]:
-                    found[many] = rate, taken
+                    found[many] = rate, latencies
     share, hops = float(np.median(calls) - np.median(alone)), float(np.median(empty))
     where = {name: float(np.median([s[name] for s in stages])) for name in stages[0]}
     shares = {"platform's own share": share, "of it Ray Serve, with nothing in it": hops}
@@ -104,7 +104,8 @@ def _compared(
         "direct_batched_per_s": round(batched, 3),
         "per_s": {str(many): round(rate, 3) for many, (rate, _) in found.items()},
         "percentiles_ms": {
-            str(many): np.percentile(taken, (50, 95, 99)).round(1).tolist() for many, (_, taken) in found.items()
+            str(many): np.percentile(latencies, (50, 95, 99)).round(1).tolist()
+            for many, (_, latencies) in found.items()
         },
         "ratio": round(found[most][0] / batched, 3),
         "where_ms": {name: round(value, 1) for name, value in where.items()},
@@ -192,8 +193,8 @@ def _many(post: Callable[[bytes], Any], body: bytes, at_once: int, requests: int
 
 def _stages(answer: Any, took: float) -> dict[str, float]:
     """Where the milliseconds of a request went; parts that add up to all of them."""
-    told = dict(item.split(";dur=") for item in answer.headers["server-timing"].split(", "))
-    ms = {name: float(value) for name, value in told.items()}
+    timings = dict(item.split(";dur=") for item in answer.headers["server-timing"].split(", "))
+    ms = {name: float(value) for name, value in timings.items()}
     worker = sum(ms[name] for name in ("decode", "coarse", "refine", "encode"))
     return {
         "HTTP": took - ms["total"],
@@ -225,8 +226,8 @@ def _tables(
         table.add_column(heading, justify="right")
     rows = [("direct", 1e3 / float(np.mean(alone)), alone), ("direct, batched", batched, [])]
     rows += [(f"service, {many} at a time", *found[many]) for many in sorted(found)]
-    for name, rate, taken in rows:
-        percentiles = [f"{p:.0f}" for p in np.percentile(taken, (50, 95, 99))] if taken else [""] * 3
+    for name, rate, latencies in rows:
+        percentiles = [f"{p:.0f}" for p in np.percentile(latencies, (50, 95, 99))] if latencies else [""] * 3
         table.add_row(name, f"{rate:.2f}", f"{rate / batched:.2f}", *percentiles)
     console.print(table)
     parts = Table(

@@ -48,8 +48,8 @@ def main(flags: Flags, experiment: Experiment) -> dict[str, object]:
     from benchmarks._directly import untrained
     from benchmarks._training import Bare, bare_loop
     from idgbr.distributed.data import prepare_data
-    from idgbr.distributed.fitting.stages import stage_spec
     from idgbr.distributed.fitting.training import run_stage
+    from idgbr.distributed.fitting.two_stages import stage_spec
     from idgbr.distributed.mapping.coarse_maps import coarse_maps
     from idgbr.distributed.session import start_ray, worker_environment
 
@@ -63,11 +63,11 @@ def main(flags: Flags, experiment: Experiment) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as scratch, start_ray(resources):
         data = prepare_data(experiment.data, Path(scratch) / "data")
         if flags.stage == "refiner":
-            model, wanted = (
+            model, regions = (
                 untrained(Path(scratch) / "model", experiment),
                 (*data.split("train"), *data.split("select")),
             )
-            mapped = coarse_maps(wanted, model, Path(scratch) / "coarse", experiment, "coarse maps")
+            mapped = coarse_maps(regions, model, Path(scratch) / "coarse", experiment, "coarse maps")
             data = replace(data, prepared=tuple(mapped))
         train = data.split("train")
         spec = stage_spec("benchmark", flags.stage, flags.stage, experiment, train, data, training)

@@ -1,4 +1,4 @@
-"""Train both stages and register the model; the test split is not looked at.
+"""Train both stages and register the model; the test split is not read.
 
     python jobs/train.py --config configs/vaihingen.yaml
     python jobs/train.py --config configs/paper/potsdam.yaml --dry-run
@@ -23,7 +23,7 @@ class Flags(TrainingFlags):
     """Flags of training."""
 
     dry_run: Switch = Field(False, alias="dry-run")
-    """Say what training the refiner would take (parameters, FLOP, memory, data), and do nothing."""
+    """Print what training the refiner would cost (parameters, FLOP, memory, data), and stop."""
 
 
 def main(flags: Flags, experiment: Experiment) -> dict[str, Any]:

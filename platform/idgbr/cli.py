@@ -105,15 +105,15 @@ def parse_job(
     found, unknown = parser.parse_known_args(arguments)
     if unknown:
         raise UserError(_unknown(unknown[0], known))
-    given = {key: _value(raw, known[key]) for key, raw in vars(found).items() if raw is not None and key in known}
+    values = {key: _value(raw, known[key]) for key, raw in vars(found).items() if raw is not None and key in known}
     own = {field.alias or name for name, field in flags.model_fields.items()}
-    job = validate(flags, {key: value for key, value in given.items() if key in own}, "command line", own)
+    job = validate(flags, {key: value for key, value in values.items() if key in own}, "command line", own)
     path = job.config if isinstance(job, ExperimentFlags) else ""
     if not path:
-        if loose := sorted(set(given) - own):
+        if loose := sorted(set(values) - own):
             raise UserError(f"--{loose[0]}: changes a key of an experiment; name the experiment's file with --config")
         return job, None
-    return job, load_experiment(path, {key: value for key, value in given.items() if key not in own})
+    return job, load_experiment(path, {key: value for key, value in values.items() if key not in own})
 
 
 def run_job(
@@ -170,8 +170,8 @@ def _expected_cause(error: BaseException | None) -> IdgbrError | None:
             return error
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__
     # Ray Data keeps of an error's causes only their text.
-    told = re.search(r"^idgbr\.errors\.UserError: (.+)$", str(first), re.MULTILINE)
-    return UserError(told.group(1)) if told else None
+    message = re.search(r"^idgbr\.errors\.UserError: (.+)$", str(first), re.MULTILINE)
+    return UserError(message.group(1)) if message else None
 
 
 def _terminate(number: int, frame: object) -> NoReturn:

@@ -18,7 +18,7 @@ class UserError(IdgbrError):
 
 
 class Refused(IdgbrError):
-    """A gate said no; nothing failed and nothing was changed.
+    """A quality gate refused; nothing failed and nothing was changed.
 
     Attributes:
         outputs: what there is to look at all the same, for a job's last line.

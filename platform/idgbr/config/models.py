@@ -49,7 +49,7 @@ class MeanFieldConfig(Node):
 
 class RefinerConfig(Node):
     coarse_input: Literal["ids", "probabilities"] = "ids"
-    """What the refiner is given of the coarse map."""
+    """How the coarse map enters the refiner."""
     correction: bool = False
     """label prediction: the denoiser answers with a correction of the coarse map's log-probabilities, so that training
     begins from that map instead of from nothing."""

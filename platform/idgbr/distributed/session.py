@@ -34,7 +34,7 @@ def worker_environment(threads: int) -> dict[str, str]:
     because models run in threads there, and those of threads never keep what is freed.
 
     A local Ray has no dashboard. Ray Train's watcher of each training would look for its address for 40 seconds, and
-    hold up the end of the training by 12: given one that nothing can be reached at, it gives up at once.
+    hold up the end of the training by 12: with an address that nothing listens on it gives up at once.
     """
     count = str(threads)
     source_root = str(Path(idgbr.__file__).resolve().parent.parent)

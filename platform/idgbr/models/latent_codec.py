@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-class LatentCodec(Protocol):
-    """Planes (N, C, H, W) to latents (N, L, H / stride, W / stride) and back."""
-
-    stride: int
-
-    def channels(self, planes: int) -> int:
-        """Latent channels of so many planes."""
-
-    def encode(self, planes: Tensor) -> Tensor: ...
-
-    def decode(self, latents: Tensor) -> Tensor: ...
+from idgbr.models.noise import ground_noise
 
 
 class LosslessCodec(nn.Module):
@@ -33,7 +20,20 @@ class LosslessCodec(nn.Module):
     def channels(self, planes: int) -> int:
         return planes * self.stride**2
 
+    def image_latents(self, image: Tensor) -> Tensor:
+        """The image (N, B, H, W) as the condition encoder takes it: in pixels."""
+        return image
+
+    def start_noise(self, seed: int, sample: int, origins: Tensor, planes: int, height: int, width: int) -> Tensor:
+        """Noise per pixel and plane, (N, planes, H, W): windows at any offset agree, and turns act on pixels."""
+        return ground_noise(seed, sample, origins, planes, height, width)
+
+    def noise_latents(self, noise: Tensor) -> Tensor:
+        """`start_noise` as latents, folded as labels are."""
+        return self.encode(noise)
+
     def encode(self, planes: Tensor) -> Tensor:
+        """Planes (N, C, H, W) to latents (N, C stride^2, H / stride, W / stride)."""
         return functional.pixel_unshuffle(planes, self.stride)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -51,8 +51,23 @@ class KlVaeCodec(nn.Module):
     def channels(self, planes: int) -> int:
         return self.vae.config["latent_channels"]
 
+    def image_latents(self, image: Tensor) -> Tensor:
+        """The image (N, 3, H, W) as the condition encoder takes it: in latents."""
+        latents: Tensor = self.encode(image)
+        return latents
+
+    def start_noise(self, seed: int, sample: int, origins: Tensor, planes: int, height: int, width: int) -> Tensor:
+        """Noise per latent cell, (N, L, h, w), whatever the number of planes."""
+        cells = torch.div(origins, self.stride, rounding_mode="floor")
+        return ground_noise(seed, sample, cells, self.channels(planes), height // self.stride, width // self.stride)
+
+    def noise_latents(self, noise: Tensor) -> Tensor:
+        """`start_noise` is in latents already."""
+        return noise
+
     @torch.no_grad()
     def encode(self, planes: Tensor) -> Tensor:
+        """Planes (N, 3, H, W) to latents (N, L, H / stride, W / stride)."""
         return self.vae.encode(planes).latent_dist.mode() * self.vae.config["scaling_factor"]
 
     @torch.no_grad()

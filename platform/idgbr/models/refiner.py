@@ -23,7 +23,7 @@ from idgbr.models.latent_codec import KlVaeCodec, LosslessCodec
 from idgbr.models.stable_diffusion import SD15_PROMPT, SD15_UNET, SD15_VAE
 from idgbr.models.unet_halves import down, up
 
-LEAST = 0.01
+MIN_PROBABILITY = 0.01
 """Least probability of a class in the coarse map: what is impossible there could never come back. Class ids, which do
 not say how sure they are, would never yield."""
 
@@ -123,14 +123,15 @@ class Refiner(ModelMixin, ConfigMixin):
             image: (N, B, H, W), normalised.
             coarse: (N, H, W) class ids or (N, K, H, W) probabilities.
         """
-        latents = self.codec.encode(image) if isinstance(self.codec, KlVaeCodec) else image
+        latents = self.codec.image_latents(image)
         prompt = self._prompt(image.shape[0])
-        given = self.encode_labels(coarse)
         start = None
         if self.trust is not None:
             planes = coarse.float() if coarse.ndim == 4 else one_hot(coarse, self.classes)
-            start = self.trust * nn.functional.pixel_unshuffle(planes.clamp(min=LEAST).log(), self.codec.stride)
-        return Guide(self.guidance.prepare(*self.encoder(image, latents, given, prompt)), start)
+            start = self.trust * nn.functional.pixel_unshuffle(
+                planes.clamp(min=MIN_PROBABILITY).log(), self.codec.stride
+            )
+        return Guide(self.guidance.prepare(*self.encoder(image, latents, self.encode_labels(coarse), prompt)), start)
 
     def forward(
         self,

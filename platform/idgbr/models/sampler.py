@@ -11,9 +11,7 @@ from torch import Tensor
 from idgbr.config.models import SamplerConfig
 from idgbr.dihedral import dihedral, inverse_dihedral
 from idgbr.models.guard import guarded, voted
-from idgbr.models.latent_codec import KlVaeCodec
 from idgbr.models.mean_field import mean_field
-from idgbr.models.noise import ground_noise
 from idgbr.models.refiner import Guide, Refiner
 from idgbr.models.schedule import Steps
 
@@ -62,12 +60,12 @@ def sample(
     guide: Guide | None = None
     for index in range(settings.samples):
         turn = index % 8 if settings.dihedral else 0
-        given = dihedral(coarse, turn)
+        turned_coarse = dihedral(coarse, turn)
         if turn or guide is None:
-            guide = refiner.prepare(dihedral(image, turn), given)
+            guide = refiner.prepare(dihedral(image, turn), turned_coarse)
         noise = dihedral(start_noise(refiner, settings.seed, index, origins, image), turn)
         callback = None if on_step is None else _bind(on_step, index, turn)
-        probabilities = denoise(refiner, guide, noise, settings, given, callback)
+        probabilities = denoise(refiner, guide, noise, settings, turned_coarse, callback)
         probabilities = inverse_dihedral(probabilities, turn).float()
         total = total.to(probabilities.device) + probabilities
         squares = squares.to(probabilities.device) + probabilities.square().sum(1)
@@ -78,17 +76,11 @@ def sample(
 
 
 def start_noise(refiner: Refiner, seed: int, index: int, origins: Tensor, image: Tensor) -> Tensor:
-    """Starting latents (N, L, h, w) of one sample, in the scene's own orientation.
+    """Starting noise of one sample in the scene's own orientation, before it is folded into latents.
 
-    The lossless codec draws a value per pixel and plane and folds it as it folds labels, so windows at any offset
-    agree; the autoencoder draws per latent cell. Returned unfolded for the former, so that turns act on pixels.
+    See `start_noise` of the codec: per pixel and plane, or per latent cell.
     """
-    height, width = image.shape[-2:]
-    if isinstance(refiner.codec, KlVaeCodec):
-        stride = refiner.codec.stride
-        cells = torch.div(origins, stride, rounding_mode="floor")
-        return ground_noise(seed, index, cells, refiner.latent_channels, height // stride, width // stride)
-    return ground_noise(seed, index, origins, refiner.embedding.channels, height, width)
+    return refiner.codec.start_noise(seed, index, origins, refiner.embedding.channels, *image.shape[-2:])
 
 
 def denoise(
@@ -109,7 +101,7 @@ def denoise(
         coarse: (N, H, W) class ids or (N, K, H, W) probabilities, for a start from the coarse map.
         on_step: Called with step and probabilities.
     """
-    latents = noise if isinstance(refiner.codec, KlVaeCodec) else refiner.codec.encode(noise)
+    latents = refiner.codec.noise_latents(noise)
     if refiner.settings.objective == "one_shot":
         at_once = refiner.label_logits(refiner.at_once(latents, guide)).float().softmax(1)
         if on_step is not None:

@@ -92,10 +92,10 @@ def install(client: MlflowClient, name: str, version: str, why: str) -> None:
 def roll_back(uri: str, name: str) -> tuple[str, str]:
     """Puts the previous champion back.
 
-    There is no previous one afterwards: pressed twice, this does not bring back what was just taken off.
+    There is no previous one afterwards: a second call does not bring back the version that was just removed.
 
     Returns:
-        The version taken off, and the champion.
+        The version removed from the role, and the champion.
 
     Raises:
         UserError: there is nothing to go back to.
@@ -118,7 +118,7 @@ def roll_back(uri: str, name: str) -> tuple[str, str]:
 
 
 def status(uri: str, name: str) -> list[Role]:
-    """Every role that is taken, champion first.
+    """Every role that a version holds, champion first.
 
     Raises:
         UserError: no such registered model.

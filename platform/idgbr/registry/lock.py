@@ -1,10 +1,10 @@
 """One change of a model's aliases at a time: MLflow has no compare-and-swap, so the store, or what is beside it, locks.
 
 What serves as the lock follows the store. SQLite: a lock file beside the database. PostgreSQL: an advisory lock on a
-session of its own. Both are gone with the process that held them. An MLflow server offers neither; what it does do
-atomically is to create a registered model of a given name, so a model `NAME.promotion` is the lock, made to take it and
-deleted to give it back. Nobody can tell a dead holder from a slow one there: a lock that was left behind is not broken,
-the message names its holder and how to remove it.
+session of its own. Both end with the process that holds them. An MLflow server offers neither, but it creates a
+registered model under a name atomically: a model `NAME.promotion` is the lock, created to acquire it and deleted to
+release it. A dead holder cannot be told from a slow one there: a lock that was left behind stays, and the message names
+its holder and how to remove it.
 """
 
 from __future__ import annotations
@@ -128,4 +128,4 @@ def _held(client: MlflowClient, lock: str) -> str:
     try:
         return client.get_registered_model(lock).description.partition(": ")[2]
     except MlflowException:
-        return "it was given back just now"
+        return "it was released just now"

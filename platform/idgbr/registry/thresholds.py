@@ -1,4 +1,4 @@
-"""The rules that need no champion, said in MLflow's own words: floors and ceilings of single figures."""
+"""The rules that need no champion, stated as MLflow thresholds: floors and ceilings of single figures."""
 
 from __future__ import annotations
 

@@ -7,19 +7,19 @@ from pathlib import Path
 from idgbr.training.checkpoints import Checkpoints
 
 
-def open_checkpoints(place: str, run: str, kept: int) -> Checkpoints:
+def open_checkpoints(location: str, run: str, kept: int) -> Checkpoints:
     """Opens the checkpoints of one run.
 
     Args:
-        place: a folder, or a URI such as `s3://BUCKET/PREFIX`.
+        location: a folder, or a URI such as `s3://BUCKET/PREFIX`.
         run: name of the run.
         kept: how many checkpoints stay, the newest ones.
 
     Raises:
         UserError: no file system for the URI.
     """
-    if "://" not in place:
-        return Checkpoints(Path(place, run), kept)
+    if "://" not in location:
+        return Checkpoints(Path(location, run), kept)
     from idgbr.training.stored_checkpoints import StoredCheckpoints  # pyarrow's file systems only where they are used
 
-    return StoredCheckpoints(place, run, kept)
+    return StoredCheckpoints(location, run, kept)

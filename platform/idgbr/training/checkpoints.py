@@ -31,7 +31,7 @@ class Checkpoints:
         """
         self.folder, self._kept = Path(folder), kept
         self.where = str(folder)
-        """Their place, for messages."""
+        """Their folder or URI, for messages."""
 
     def save(self, step: int, files: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
         """Keep a checkpoint under its final name at once, and of all of them the newest `kept`.
@@ -42,7 +42,7 @@ class Checkpoints:
             metrics: JSON-able figures, kept in the manifest beside each file's SHA-256.
 
         Raises:
-            UserError: the disk is full, or the place cannot be written; earlier checkpoints are as they were.
+            UserError: the disk is full, or the folder cannot be written; earlier checkpoints are as they were.
         """
         try:
             self._put(f"step-{step:08d}", files, metrics)

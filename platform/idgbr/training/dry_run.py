@@ -1,4 +1,4 @@
-"""What a training would take, said before anything is loaded: parameters, arithmetic, memory, data."""
+"""What a training would cost, before anything is loaded: parameters, arithmetic, memory, data."""
 
 from __future__ import annotations
 

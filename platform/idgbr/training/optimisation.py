@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from idgbr.config.training import StageTraining
 from idgbr.errors import UserError
 from idgbr.models.precision import autocast
+from idgbr.training.task import Task
 
 
 def learning_rate(step: int, training: StageTraining) -> float:
@@ -30,7 +31,8 @@ def learning_rate(step: int, training: StageTraining) -> float:
 class Average:
     """Exponential moving average of a model's trained parameters; buffers follow the model.
 
-    The decay of the first steps is lower, min(decay, (1 + t) / (10 + t)), so that the random start is forgotten.
+    The decay of the first steps is lower, min(decay, (1 + t) / (10 + t)), so that the random start is forgotten. Own
+    code, since torch's AveragedModel holds a second whole model, and diffusers' EMAModel begins with another decay.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -76,7 +78,7 @@ class Average:
 class TaskModule(nn.Module):
     """A task as the module that workers share: its parameters are those of the task's model."""
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: Task) -> None:
         super().__init__()
         self.model = task.model
         self._task = [task]  # in a list: the task is no submodule
@@ -116,7 +118,7 @@ class Optimisation:
     nothing, and neither the number of workers nor that of micro-batches changes a step.
     """
 
-    def __init__(self, task: Any, training: StageTraining, device: torch.device) -> None:
+    def __init__(self, task: Task, training: StageTraining, device: torch.device) -> None:
         self.task, self.training, self.device = task, training, device
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         if training.channels_last:

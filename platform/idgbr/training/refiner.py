@@ -37,7 +37,7 @@ class RefinerTask:
     Args:
         config: The experiment.
         bands: Image bands.
-        normalisation: Unused here; batches come normalised.
+        normalisation: Of the backbone that teaches, where alignment asks for one; batches come normalised.
         init: Model folder, or file of weights, to start from.
         backbone: Model folder whose stage 1 teaches, where alignment asks for it.
         model: The refiner to train as it is; default: one that begins as the settings and `init` say.

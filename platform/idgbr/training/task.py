@@ -19,8 +19,10 @@ class Task(Protocol):
         step: The optimiser step that is being taken, from 0; set before `forward`.
     """
 
-    model: nn.Module
     step: int
+
+    @property
+    def model(self) -> nn.Module: ...
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss summed over the pixels that count, and their total weight."""

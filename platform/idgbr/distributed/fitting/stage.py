@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from idgbr.config.data import AugmentationConfig
 from idgbr.config.training import StageTraining
@@ -15,6 +15,10 @@ from idgbr.datasets.normalisation import Normalisation
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.source import PlannedWindows
 from idgbr.files import hash_text, write_atomically
+
+if TYPE_CHECKING:
+    from idgbr.training.checkpoints import Checkpoints
+    from idgbr.training.task import Task
 
 RESULT_FILE = "result.json"
 WEIGHTS_FILE = "weights.pt"
@@ -34,7 +38,7 @@ class TaskSpec:
     init: str | None = None
     """Weights to start from: a torch file of a task's `state_dict()`, or a model folder."""
 
-    def __call__(self) -> Any:
+    def __call__(self) -> Task:
         """The task, on the CPU, in float32."""
         if self.kind == "coarse":
             from idgbr.training.coarse import CoarseTask
@@ -46,6 +50,36 @@ class TaskSpec:
 
 
 @dataclass(frozen=True)
+class TrackedRun:
+    """A run in MLflow, opened and ended by the driver."""
+
+    uri: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class CheckpointLocation:
+    """Where a run's checkpoints are."""
+
+    storage: str
+    """A folder, or a URI."""
+    run: str
+    """The run's name below `storage`."""
+    kept: int
+    """How many checkpoints stay, the newest ones."""
+
+    def open(self) -> Checkpoints:
+        """The checkpoints there.
+
+        Raises:
+            UserError: no file system for the URI.
+        """
+        from idgbr.training.checkpoint_storage import open_checkpoints
+
+        return open_checkpoints(self.storage, self.run, self.kept)
+
+
+@dataclass(frozen=True)
 class StageSpec:
     """One training run, complete: workers need nothing else."""
 
@@ -53,7 +87,7 @@ class StageSpec:
     """Run name: from `run_name`, so that it says what is learned, not where."""
     stage: str
     """Short name shown in progress lines, such as coarse or refiner."""
-    task: Callable[[], Any]
+    task: Callable[[], Task]
     """Builds the task on the worker."""
     training: StageTraining
     windows: PlannedWindows
@@ -63,8 +97,23 @@ class StageSpec:
     augmentation: AugmentationConfig
     seed: int
     classes: int
-    tracking: tuple[str, str] | None = None
-    """MLflow's URI and the run's id, opened and ended by the driver."""
+    tracking: TrackedRun | None = None
+
+
+@dataclass(frozen=True)
+class TrainLoop:
+    """What Ray Train hands to every worker of a stage."""
+
+    stage: StageSpec
+    threads: int
+    """torch threads of a worker."""
+    progress_file: str
+    """Rank 0 appends its progress lines here."""
+    refusal_file: str
+    """A worker that finds a user's error writes its message here."""
+    checkpoints: CheckpointLocation
+    preemption_every: int
+    """Steps between questions whether a machine is about to be taken away; 0 never asks."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ BATCH = 4
 def choose_windows(regions: Sequence[PreparedRegion], window: int, limit: int) -> list[Draw]:
     """At most `limit` windows without overlap, spread evenly over all regions; the same for the same input."""
     everything = [
-        (number, place.row, place.col)
+        (number, origin.row, origin.col)
         for number, region in enumerate(regions)
-        for place in plan_windows(region.grid.height, region.grid.width, window, 0)
+        for origin in plan_windows(region.grid.height, region.grid.width, window, 0)
     ]
     count = min(limit, len(everything))
     chosen = [everything[(2 * i + 1) * len(everything) // (2 * count)] for i in range(count)]

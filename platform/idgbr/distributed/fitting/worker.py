@@ -20,34 +20,32 @@ from ray.train.collective import broadcast_from_rank_zero
 from torch import Tensor
 
 from idgbr.datasets.augmentation import augment
-from idgbr.distributed.fitting.stage import WEIGHTS_FILE, StageSpec
+from idgbr.distributed.fitting.stage import WEIGHTS_FILE, TrainLoop
 from idgbr.distributed.fitting.validation import fixed_windows
 from idgbr.distributed.session import quiet_ray_data
 from idgbr.distributed.source import Columns, planned_batches
 from idgbr.errors import UserError
 from idgbr.evaluation.region import RegionScores
-from idgbr.training.checkpoint_storage import open_checkpoints
-from idgbr.training.checkpoints import Checkpoints
 from idgbr.training.optimisation import Optimisation
 from idgbr.training.pace import Pace
 
 STATE_FILE = "state.pt"
 LOG_EVERY = 10
 """Steps between the points of the loss curve."""
-SAY_EVERY_S = 15.0
+PROGRESS_EVERY_S = 15.0
 """Seconds between progress lines."""
 
 
-def train_worker(spec: dict[str, Any]) -> None:
-    """Train the stage `spec["stage"]` (a `StageSpec`) on this worker, from the newest sound checkpoint if any."""
-    torch.set_num_threads(spec["threads"])
+def train_worker(config: dict[str, TrainLoop]) -> None:
+    """Train the stage of `config["loop"]` on this worker, from the newest sound checkpoint if any."""
+    loop = config["loop"]
+    torch.set_num_threads(loop.threads)
     quiet_ray_data()
-    refusal = Path(spec["refusal"])
+    refusal = Path(loop.refusal_file)
     if refusal.exists():
         return  # this input is refused however often it is tried; the driver says why
     try:
-        checkpoints = open_checkpoints(*spec["checkpoints"])
-        Worker(spec["stage"], spec["progress"], checkpoints, spec["preemption_every"]).run()
+        Worker(loop).run()
     except UserError as error:
         try:
             refusal.write_text(str(error))
@@ -57,7 +55,7 @@ def train_worker(spec: dict[str, Any]) -> None:
         raise
     except Exception:
         # Retries are silent otherwise: a run that fails again and again must say at what.
-        with contextlib.suppress(OSError), Path(spec["progress"]).open("a") as lines:
+        with contextlib.suppress(OSError), Path(loop.progress_file).open("a") as lines:
             lines.write(traceback.format_exc())
         raise
 
@@ -86,9 +84,15 @@ def to_tensors(columns: Columns, normalisation: Any, device: torch.device) -> di
 class Worker:
     """One rank of a stage's training."""
 
-    def __init__(self, spec: StageSpec, progress: str, checkpoints: Checkpoints, preemption_every: int) -> None:
-        self.spec, self.training, self.progress = spec, spec.training, progress
-        self.checkpoints, self.preemption_every = checkpoints, preemption_every
+    def __init__(self, loop: TrainLoop) -> None:
+        """Builds the task, and restores the newest sound checkpoint.
+
+        Raises:
+            UserError: the checkpoints cannot be opened or read.
+        """
+        self.spec = spec = loop.stage
+        self.training, self.progress_file = spec.training, loop.progress_file
+        self.checkpoints, self.preemption_every = loop.checkpoints.open(), loop.preemption_every
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
@@ -110,9 +114,9 @@ class Worker:
 
     def run(self) -> None:
         """Train to the last step, or until patience ends."""
-        started, said, first = time.monotonic(), time.monotonic(), self.step
+        started, reported, first = time.monotonic(), time.monotonic(), self.step
         if self.step and not self.done:
-            self._say(f"resumes at step {self.step} of {self.training.steps}")
+            self._report(f"resumes at step {self.step} of {self.training.steps}")
         steps = range(0) if self.done else range(self.step, self.training.steps)
         batches = self._batches(steps.start, steps.stop) if steps else iter(())
         self.pace.begin()
@@ -129,12 +133,12 @@ class Worker:
             self.losses.append(loss)
             if self.step % LOG_EVERY == 0:
                 self.points.append((self.step, {"loss": float(np.mean(self.losses[-LOG_EVERY:])), "lr": rate}))
-            if time.monotonic() - said > SAY_EVERY_S:
-                said = time.monotonic()
-                speed = (self.step - first) / (said - started)
+            if time.monotonic() - reported > PROGRESS_EVERY_S:
+                reported = time.monotonic()
+                speed = (self.step - first) / (reported - started)
                 left = (self.training.steps - self.step) / speed
                 mean = float(np.mean(self.losses[-LOG_EVERY:]))
-                self._say(
+                self._report(
                     f"step {self.step}/{self.training.steps}  loss {mean:.4f}  rate {rate:.1e}  {speed:.2f} steps/s, "
                     f"{self.pace.share('windows'):.0%} of it waiting for windows  "
                     f"{int(left // 60)}:{int(left % 60):02d} left"
@@ -180,13 +184,13 @@ class Worker:
                     self.best_weights = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
         stale = 0 if better else self.best["stale"] + 1
         self.best = {"miou": miou, "step": self.step, "stale": 0} if better else {**self.best, "stale": stale}
-        since = self.losses[-self.training.validate_every :]
-        loss = float(np.mean(since)) if since else 0.0
+        recent = self.losses[-self.training.validate_every :]
+        loss = float(np.mean(recent)) if recent else 0.0
         self.history.append({"step": float(self.step), "loss": loss, "miou": miou})
         self.points.append((self.step, {"select_miou": miou}))
         patience = self.training.patience
         self.done = self.step >= self.training.steps or (patience > 0 and stale >= patience)
-        self._say(
+        self._report(
             f"step {self.step}/{self.training.steps}  loss {loss:.4f}  mIoU on select {miou:.4f}"
             + (" (best)" if better else f" (best {self.best['miou']:.4f} at step {self.best['step']})")
         )
@@ -213,7 +217,7 @@ class Worker:
         new = nodes - self.warned
         self.warned |= nodes
         if new:
-            self._say(f"{len(new)} machine(s) about to be taken away, keeps step {self.step}")
+            self._report(f"{len(new)} machine(s) about to be taken away, keeps step {self.step}")
         return bool(new)
 
     def _save(self) -> None:
@@ -237,8 +241,8 @@ class Worker:
 
     def _restore(self) -> None:
         if self.rank == 0:
-            for wrong in self.checkpoints.drop_damaged():
-                self._say(f"left out the damaged checkpoint {wrong}")
+            for damage in self.checkpoints.drop_damaged():
+                self._report(f"left out the damaged checkpoint {damage}")
         # One of them decides: each for itself, ranks might see a shared folder differently.
         newest = self.checkpoints.newest() if self.rank == 0 else None
         name = broadcast_from_rank_zero(newest.name if newest else None)
@@ -256,12 +260,12 @@ class Worker:
         if self.spec.tracking is not None and self.points:
             from idgbr.registry.tracking import log_metrics  # seconds to import, and only one rank needs it
 
-            uri, run_id = self.spec.tracking
+            run = self.spec.tracking
             for step, values in self.points:
-                log_metrics(run_id, uri, step, values)
+                log_metrics(run.run_id, run.uri, step, values)
         self.points = []
 
-    def _say(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         if self.rank == 0:  # on a full disk the checkpoint is what fails, not the line
-            with contextlib.suppress(OSError), open(self.progress, "a", encoding="utf-8") as file:
+            with contextlib.suppress(OSError), open(self.progress_file, "a", encoding="utf-8") as file:
                 file.write(f"{self.spec.stage}: {text}\n")

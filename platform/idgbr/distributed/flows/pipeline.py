@@ -18,7 +18,7 @@ from idgbr.datasets.ground import tile_hashes
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.data import PreparedData, prepare_data, spread
 from idgbr.distributed.fitting.stage import run_name
-from idgbr.distributed.fitting.stages import Stages, Trained
+from idgbr.distributed.fitting.two_stages import Trained, TwoStageTraining
 from idgbr.distributed.flows.evaluation import headline, refined_maps, tally_maps, write_evaluation
 from idgbr.distributed.flows.promotion import promote
 from idgbr.distributed.folders import Folders
@@ -66,20 +66,20 @@ def run_pipeline(config: Experiment, fresh: bool = False, start: str = "") -> Ou
 
 
 def run_training(config: Experiment, fresh: bool = False, start: str = "") -> Outcome:
-    """Prepare, train both stages and register; the test split is not looked at."""
+    """Prepare, train both stages and register; the test split is not read."""
     return _run(config, fresh, start, evaluate=False)
 
 
 def _run(config: Experiment, fresh: bool, start: str, evaluate: bool) -> Outcome:
     began = time.monotonic()
     folders = Folders(Path(config.resources.storage).resolve())
-    origin = str(resolve(start, config.tracking.uri)[0]) if start else ""
-    if origin:
-        _check_start(config, load_spec(origin), start)
+    start_folder = str(resolve(start, config.tracking.uri)[0]) if start else ""
+    if start_folder:
+        _check_start(config, load_spec(start_folder), start)
     with start_ray(config.resources, trains=True):
         data = prepare_data(config.data, folders.data)
         with Tracker(config.tracking, _name(config, data, start), config, data.fingerprint, fresh=fresh) as tracker:
-            stages = Stages(config, data, tracker, fresh, origin)
+            stages = TwoStageTraining(config, data, tracker, fresh, start_folder)
             trained = stages.train()
             result: EvaluationResult | None = None
             if evaluate:
@@ -97,14 +97,14 @@ def _run(config: Experiment, fresh: bool, start: str, evaluate: bool) -> Outcome
                 experiment=config.tracking.experiment, intervals=result.intervals if result else (),
             )  # fmt: skip
             tracker.set_tags({"model": f"{name}/{version}"})
-    place = folders.result(trained.refiner.name)
+    results = folders.result(trained.refiner.name)
     outcome = Outcome(
         f"models:/{name}/{version}",
         str(folder),
-        str(place / "report.html") if result else "",
-        str(place / "maps") if result else "",
+        str(results / "report.html") if result else "",
+        str(results / "maps") if result else "",
     )
-    _say(outcome, result, time.monotonic() - began)
+    _report(outcome, result, time.monotonic() - began)
     if evaluate and config.gate.promote:
         promote(config, name)
     return outcome
@@ -145,41 +145,41 @@ def run_evaluation(
         identity: dict[str, Any] = {"model": str(folder), "backbone": str(other), "data": data.fingerprint}
         identity |= {"sampler": config.sampler.model_dump(), "inference": config.inference.model_dump()}
         name = run_name(config.data.name, f"evaluate-{split}", identity)
-        place = folders.result(name)
+        results = folders.result(name)
         if fresh:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(results, ignore_errors=True)
         regions = list(data.split(split))
-        mapped = coarse_maps(regions, other, place / "coarse", config, f"coarse maps, {split}")
+        mapped = coarse_maps(regions, other, results / "coarse", config, f"coarse maps, {split}")
         with Tracker(config.tracking, name, config, data.fingerprint, fresh=fresh) as tracker:
-            maps = refined_maps(mapped, folder, place / "maps", config)
-            result = write_evaluation(mapped, maps, tally_maps(mapped, maps, config), place, config, label, split)
+            maps = refined_maps(mapped, folder, results / "maps", config)
+            result = write_evaluation(mapped, maps, tally_maps(mapped, maps, config), results, config, label, split)
             tracker.log_metrics(headline(result))
             for file in ("report.html", "samples.png"):
-                tracker.log_artifact(place / file)
-    outcome = Outcome(model, str(folder), str(place / "report.html"), str(place / "maps"))
-    _say(outcome, result, time.monotonic() - began)
+                tracker.log_artifact(results / file)
+    outcome = Outcome(model, str(folder), str(results / "report.html"), str(results / "maps"))
+    _report(outcome, result, time.monotonic() - began)
     return outcome
 
 
-def _evaluate(stages: Stages, trained: Trained, fresh: bool) -> EvaluationResult:
-    place = stages.folders.result(trained.refiner.name)
+def _evaluate(stages: TwoStageTraining, trained: Trained, fresh: bool) -> EvaluationResult:
+    results = stages.folders.result(trained.refiner.name)
     if fresh:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(results, ignore_errors=True)
     regions = trained.data.split("test")
     model = stages.model_folder(trained.coarse, trained.refiner)
-    maps = refined_maps(regions, model, place / "maps", stages.config)
+    maps = refined_maps(regions, model, results / "maps", stages.config)
     tallies = tally_maps(regions, maps, stages.config)
-    return write_evaluation(regions, maps, tallies, place, stages.config, trained.refiner.name)
+    return write_evaluation(regions, maps, tallies, results, stages.config, trained.refiner.name)
 
 
-def _write_model(stages: Stages, trained: Trained, figures: Mapping[str, float]) -> Path:
-    """The final model folder, with its figures and its own smoke test; one that is complete already stays."""
+def _write_model(stages: TwoStageTraining, trained: Trained, figures: Mapping[str, float]) -> Path:
+    """The final model folder, with its figures and a sample for smoke tests; one that is complete already stays."""
     target = stages.folders.result(trained.refiner.name) / "model"
     complete = (target / "model.json").exists() and (target / SEEN_FILE).exists()
     if complete and load_spec(target).metrics == dict(figures):
         return target
     parts = stages.modules(trained.coarse, trained.refiner)
-    # Ground that a model saw, it has seen for good: what it was started from counts.
+    # The training area of the model that training started from counts as seen, too.
     before = (load_seen(stages.start) or []) if stages.start else []
     learnt = [region for region in trained.data.prepared if region.split != "test"]
     seen = [tile for tiles in spread(tile_hashes, learnt) for tile in tiles]
@@ -192,8 +192,8 @@ def _sample(model: Path, region: PreparedRegion) -> Sample:
     """A window at the middle of a region, and the map the model makes of it."""
     predictor = Predictor(model)
     size = min(128, predictor.spec.inference.refiner.window)
-    place = Window((region.grid.height - size) // 2, (region.grid.width - size) // 2, size, size)
-    image, valid = region.image.read(place)
+    middle = Window((region.grid.height - size) // 2, (region.grid.width - size) // 2, size, size)
+    image, valid = region.image.read(middle)
     coarse = predictor.coarse(image[None], valid[None])
     refined = predictor.refine(image[None], valid[None], coarse, np.zeros((1, 2), np.int64))
     return Sample(image, refined.probabilities[0].argmax(0).astype(np.uint8))
@@ -225,10 +225,10 @@ def _check_start(config: Experiment, spec: ModelSpec, model: str) -> None:
         )
 
 
-def _say(outcome: Outcome, result: EvaluationResult | None, seconds: float) -> None:
+def _report(outcome: Outcome, result: EvaluationResult | None, seconds: float) -> None:
     console = Console(soft_wrap=True)
     if result is not None:
         Console(width=max(console.width, 140)).print(result.table())
-    for what, where in outcome.outputs().items():
-        console.print(f"{what}: {where}", highlight=False)
+    for name, location in outcome.outputs().items():
+        console.print(f"{name}: {location}", highlight=False)
     console.print(f"done in {seconds / 60:.1f} minutes")

@@ -17,7 +17,7 @@ from idgbr.config.models import SamplerConfig
 from idgbr.config.tree import Experiment
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.data import prepare_data, spread
-from idgbr.distributed.fitting.stages import Stages
+from idgbr.distributed.fitting.two_stages import TwoStageTraining
 from idgbr.distributed.flows.evaluation import maps_by_setting
 from idgbr.distributed.folders import Folders
 from idgbr.distributed.session import start_ray
@@ -72,7 +72,7 @@ def run_quality(config: Experiment, settings: Sequence[Setting], split: str, see
             for seed in seeds:
                 models: dict[str, Path] = {}
                 for kind in dict.fromkeys(setting.kind for setting in settings):
-                    stages = Stages(_variant(config, kind, seed), data, tracker)
+                    stages = TwoStageTraining(_variant(config, kind, seed), data, tracker)
                     coarse, mapped = stages.coarse()
                     refiner = stages.refiner(coarse, mapped)
                     models[kind] = stages.model_folder(coarse, refiner)

@@ -15,7 +15,7 @@ from idgbr.config.tree import Experiment
 from idgbr.datasets.draws import DrawPlan
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.data import PreparedData, prepare_all
-from idgbr.distributed.fitting.stage import StageResult, StageSpec, TaskSpec, run_name
+from idgbr.distributed.fitting.stage import StageResult, StageSpec, TaskSpec, TrackedRun, run_name
 from idgbr.distributed.fitting.training import run_stage
 from idgbr.distributed.folders import Folders
 from idgbr.distributed.mapping.coarse_maps import coarse_maps, deal_folds, held_out_maps
@@ -29,7 +29,8 @@ from idgbr.registry.provenance import commit, versions
 from idgbr.registry.tracking import Tracker
 from idgbr.training.alignment import BACKBONE
 
-_VERSION = 1  # raised when a model draws other coarse maps than it did, so that those of an older one are drawn anew
+_COARSE_MAPS_VERSION = 1
+"""Raised when the same model makes other coarse maps than before, so that earlier ones are not used again."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Trained:
     """Every region with its coarse map."""
 
 
-class Stages:
+class TwoStageTraining:
     """Trains both stages of an experiment on prepared data; what was finished before is not done again."""
 
     def __init__(
@@ -85,16 +86,16 @@ class Stages:
     def refiner(self, coarse: StageResult, data: PreparedData) -> StageResult:
         """Stage 2 on the coarse maps of `data`."""
         config = self.config
-        learns = {
+        identity = {
             "coarse": coarse.name,
             "folds": [config.coarse.folds, config.coarse.fold_block, self._fold_steps()],
             "inference": self._inference_key(),
             "refiner": config.refiner.model_dump(),
             "sampler": config.sampler.model_dump(),
         }
-        teaches = str(self.model_folder(coarse)) if config.training.refiner.alignment.teacher == BACKBONE else ""
+        teacher = str(self.model_folder(coarse)) if config.training.refiner.alignment.teacher == BACKBONE else ""
         train = data.split("train")
-        return self._stage("refiner", "refiner", train, config.training.refiner, learns, data, teaches)
+        return self._stage("refiner", "refiner", train, config.training.refiner, identity, data, teacher)
 
     def model_folder(self, coarse: StageResult, refiner: StageResult | None = None) -> Path:
         """The model folder of finished stages, written if it is not there yet; without figures and sample."""
@@ -132,9 +133,9 @@ class Stages:
         backbone.load_state_dict(torch.load(coarse.weights, map_location="cpu", weights_only=True))
         if refiner is None:
             return backbone, None
-        second = build_refiner(classes, bands, config.refiner, False, self.start or None)
-        second.load_state_dict(torch.load(refiner.weights, map_location="cpu", weights_only=True))
-        return backbone, second
+        refiner_model = build_refiner(classes, bands, config.refiner, False, self.start or None)
+        refiner_model.load_state_dict(torch.load(refiner.weights, map_location="cpu", weights_only=True))
+        return backbone, refiner_model
 
     def _held_out(self, train: Sequence[PreparedRegion], folder: Path) -> list[PreparedRegion]:
         config = self.config
@@ -146,9 +147,9 @@ class Stages:
         models = []
         for fold in range(config.coarse.folds):
             others = [p for piece, p in zip(pieces, prepared, strict=True) if piece.fold != fold]
-            learns = {"fold": [fold, config.coarse.folds, config.coarse.fold_block]}
+            identity = {"fold": [fold, config.coarse.folds, config.coarse.fold_block]}
             training = config.training.coarse.model_copy(update={"steps": self._fold_steps()})
-            result = self._stage("coarse", f"coarse-fold{fold}", others, training, learns)
+            result = self._stage("coarse", f"coarse-fold{fold}", others, training, identity)
             models.append(self.model_folder(result))
         return held_out_maps(train, pieces, models, folder, config)
 
@@ -162,7 +163,7 @@ class Stages:
         stage: str,
         train: Sequence[PreparedRegion],
         training: StageTraining,
-        learns: dict[str, Any],
+        identity: dict[str, Any],
         data: PreparedData | None = None,
         backbone: str = "",
     ) -> StageResult:
@@ -179,20 +180,20 @@ class Stages:
             "sampling": config.data.sampling.model_dump(),
             "start": _content(self.start),
         }
-        name = run_name(config.data.name, stage, {**common, **learns})
+        name = run_name(config.data.name, stage, {**common, **identity})
         # A folder converted from other checkpoints has a refiner only: stage 1 then begins as it does without it.
         init = self.start if self.start and has_part(self.start, kind) else None
-        spec = stage_spec(name, kind, stage, config, train, data, training, (init, backbone))
+        spec = stage_spec(name, kind, stage, config, train, data, training, init, backbone)
         settings = {"run": name, "window": spec.windows.plan.window, **training.model_dump()}
         with self.tracker.stage(stage, settings) as run:
-            tracked = replace(spec, tracking=(run.uri, run.run_id))
+            tracked = replace(spec, tracking=TrackedRun(run.uri, run.run_id))
             result = run_stage(tracked, config.resources, str(self.folders.training), self.fresh)
             run.log_metrics({"best_select_miou": result.miou, "seconds": result.seconds}, result.best_step)
             run.log_figure(learning_curve(stage, result.history), "learning_curve.png")
         return result
 
     def _inference_key(self) -> str:
-        text = f"{_VERSION} {self.config.inference.model_dump_json(include={'coarse', 'precision'})}"
+        text = f"{_COARSE_MAPS_VERSION} {self.config.inference.model_dump_json(include={'coarse', 'precision'})}"
         return hash_text(text, 6)
 
 
@@ -204,7 +205,8 @@ def stage_spec(
     train: Sequence[PreparedRegion],
     data: PreparedData,
     training: StageTraining,
-    start: tuple[str | None, str] = (None, ""),
+    init: str | None = None,
+    backbone: str = "",
 ) -> StageSpec:
     """A training run of one of the two stages.
 
@@ -216,11 +218,11 @@ def stage_spec(
         train: regions to learn from; for the refiner with coarse maps.
         data: the data set, for its select split and its normalisation.
         training: steps, rates and the rest.
-        start: see `TaskSpec.init` and `TaskSpec.backbone`.
+        init: weights to start from, see `TaskSpec.init`.
+        backbone: see `TaskSpec.backbone`.
     """
     window = config.coarse.window if kind == "coarse" else config.refiner.window
     augmentation = training.augmentation or config.data.augmentation
-    init, backbone = start
     return StageSpec(
         name=name,
         stage=stage,
