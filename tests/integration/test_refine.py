@@ -30,7 +30,7 @@ def model(toy_model: Path) -> str:
 def test_a_map_keeps_the_scene_s_georeference_and_nodata(ray_session: None, tmp_path: Path, model: str) -> None:
     scene = toy_region(tmp_path, "scene", SIZE).image
     request = RefineRequest(model, (scene.uri,), str(tmp_path / "maps"), bands=("coarse", "uncertainty"),
-                            polygons="gpkg", min_area=1.0)  # fmt: skip
+                            polygons="gpkg", outlines=PolygonOptions(1.0, 1.0, (toy_name(1),)))  # fmt: skip
     done = refine(request, RESOURCES)
     with rasterio.open(scene.uri) as source, rasterio.open(done["maps"][0]) as out:
         assert (out.crs, out.transform, out.shape) == (source.crs, source.transform, source.shape)
@@ -42,7 +42,7 @@ def test_a_map_keeps_the_scene_s_georeference_and_nodata(ray_session: None, tmp_
     assert ((ids == IGNORE) == ~valid).all()
     assert ids[valid].max() < CLASSES
     assert Path(done["polygons"][0]).exists()
-    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["scene_image.gpkg", "scene_image.tif"]
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["scene_image.gpkg", "scene_image.qml", "scene_image.tif"]
     before = Path(done["maps"][0]).stat().st_mtime_ns
     refine(request, RESOURCES)
     assert Path(done["maps"][0]).stat().st_mtime_ns == before
@@ -101,7 +101,7 @@ def test_a_damaged_block_is_nodata_and_told(ray_session: None, tmp_path: Path, m
     manifest = json.loads((tmp_path / "maps" / "damaged.manifest.json").read_text())
     assert len(manifest["unreadable"]) == done["unreadable"] > 0
     assert all("damaged.tif: cannot read rows" in window["reason"] for window in manifest["unreadable"])
-    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["damaged.manifest.json", "damaged.tif"]
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["damaged.manifest.json", "damaged.qml", "damaged.tif"]
 
 
 def test_bad_input_is_refused_before_anything_starts(tmp_path: Path, model: str) -> None:

@@ -14,10 +14,11 @@ import rasterio.features
 import shapely
 
 from idgbr.errors import UserError
-from idgbr.raster.polygons import polygonise
+from idgbr.raster.polygons import PolygonOptions, polygonise
 from idgbr.raster.scene import Scene
 
 Make = Callable[..., str]
+PLAIN = PolygonOptions()
 CLASSES = [(0, "ground", "#ffffff"), (1, "roof", "#ff0000"), (2, "tree", "#00ff00")]
 
 
@@ -31,6 +32,10 @@ def noise() -> np.ndarray:
     return ids
 
 
+def _read(path: Path) -> gpd.GeoDataFrame:
+    return gpd.read_parquet(path) if path.suffix == ".parquet" else gpd.read_file(path, layer="classes")
+
+
 def _check_coverage(frame: gpd.GeoDataFrame) -> None:
     shapes = frame.geometry.values
     assert frame.is_valid.all()
@@ -39,14 +44,14 @@ def _check_coverage(frame: gpd.GeoDataFrame) -> None:
     assert shapely.area(shapes).sum() == pytest.approx(shapely.union_all(shapes).area, rel=1e-9)
 
 
-@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".parquet"])
 def test_polygons_are_the_map(make: Make, tmp_path: Path, noise: np.ndarray, suffix: str) -> None:
     path = make("map.tif", noise, nodata=255)
-    count = polygonise(path, tmp_path / f"out{suffix}", CLASSES, 0)
-    frame = gpd.read_file(tmp_path / f"out{suffix}")
+    count = polygonise(path, tmp_path / f"out{suffix}", CLASSES, PLAIN)
+    frame = _read(tmp_path / f"out{suffix}")
     assert len(frame) == count
     _check_coverage(frame)
-    assert frame.crs.to_epsg() == (32636 if suffix == ".gpkg" else 4326)
+    assert frame.crs.to_epsg() == (4326 if suffix == ".geojson" else 32636)
     if suffix == ".geojson":
         assert frame.total_bounds[0] == pytest.approx(33, abs=1e-3)  # longitude first
     burnt = rasterio.features.rasterize(
@@ -64,52 +69,52 @@ def test_polygons_are_the_map(make: Make, tmp_path: Path, noise: np.ndarray, suf
 def test_specks_of_nodata_leave_no_holes(make: Make, tmp_path: Path) -> None:
     ids = np.ones((1, 40, 40), np.uint8)
     ids[0, 10, 10], ids[0, 20:30, 20:30] = 255, 255
-    polygonise(make("map.tif", ids, nodata=255), tmp_path / "out.gpkg", CLASSES, 1)
-    [shape] = gpd.read_file(tmp_path / "out.gpkg").geometry
+    polygonise(make("map.tif", ids, nodata=255), tmp_path / "out.gpkg", CLASSES, PolygonOptions(1))
+    [shape] = _read(tmp_path / "out.gpkg").geometry
     assert len(shape.interiors) == 1
 
 
 def test_slivers_join_neighbours_and_edges_stay_shared(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
-    polygonise(make("map.tif", noise, nodata=255), tmp_path / "out.gpkg", CLASSES, 2.5)
-    frame = gpd.read_file(tmp_path / "out.gpkg")
+    polygonise(make("map.tif", noise, nodata=255), tmp_path / "out.gpkg", CLASSES, PolygonOptions(2.5))
+    frame = _read(tmp_path / "out.gpkg")
     _check_coverage(frame)
     assert frame.area_m2.min() >= 2.5
     assert frame.area_m2.sum() == pytest.approx(((noise != 255).sum() - 1) * 0.25)  # one pixel amid nodata went
 
 
-@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".parquet"])
 def test_a_map_without_data_has_no_polygons(make: Make, tmp_path: Path, suffix: str) -> None:
     empty, out = make("empty.tif", np.full((1, 9, 9), 255, np.uint8), nodata=255), tmp_path / f"empty{suffix}"
-    assert polygonise(empty, out, CLASSES, 0) == 0
-    assert len(gpd.read_file(out)) == 0
+    assert polygonise(empty, out, CLASSES, PLAIN) == 0
+    assert len(_read(out)) == 0
 
 
 def test_a_small_area_joins_its_largest_neighbour(make: Make, tmp_path: Path) -> None:
     ids = np.zeros((1, 40, 40), np.uint8)
     ids[0, :, 30:] = 1
     ids[0, 10:12, 28:30] = 2  # ground on three sides, roof on one
-    polygonise(make("map.tif", ids), tmp_path / "out.gpkg", CLASSES, 2)
-    frame = gpd.read_file(tmp_path / "out.gpkg")
+    polygonise(make("map.tif", ids), tmp_path / "out.gpkg", CLASSES, PolygonOptions(2))
+    frame = _read(tmp_path / "out.gpkg")
     assert dict(zip(frame["class"], frame.area_m2, strict=True)) == {"ground": 300, "roof": 100}
 
 
 def test_two_areas_become_one_where_what_parted_them_joins_them(make: Make, tmp_path: Path) -> None:
     ids = np.ones((1, 40, 40), np.uint8)
     ids[0, :, 20] = 2
-    polygonise(make("map.tif", ids), tmp_path / "out.gpkg", CLASSES, 12)
-    assert gpd.read_file(tmp_path / "out.gpkg").area_m2.tolist() == [400]
+    polygonise(make("map.tif", ids), tmp_path / "out.gpkg", CLASSES, PolygonOptions(12))
+    assert _read(tmp_path / "out.gpkg").area_m2.tolist() == [400]
 
 
-@pytest.mark.parametrize("least", [0, 0.75, 2.5])
+@pytest.mark.parametrize("min_area", [0, 0.75, 2.5])
 @pytest.mark.parametrize("tile", [7, 32])
 def test_polygons_do_not_depend_on_tiles(
-    make: Make, tmp_path: Path, noise: np.ndarray, tile: int, least: float
+    make: Make, tmp_path: Path, noise: np.ndarray, tile: int, min_area: float
 ) -> None:
     path = make("map.tif", noise, nodata=255)
     made = []
     for side in (1024, tile):
-        polygonise(path, tmp_path / "out.gpkg", CLASSES, least, side)
-        frame = gpd.read_file(tmp_path / "out.gpkg")
+        polygonise(path, tmp_path / "out.gpkg", CLASSES, PolygonOptions(min_area), side)
+        frame = _read(tmp_path / "out.gpkg")
         _check_coverage(frame)
         made.append(sorted(zip(frame.class_id, shapely.to_wkb(frame.normalize()), strict=True)))
     assert made[0] == made[1]
@@ -119,10 +124,10 @@ def test_what_is_too_large_stays_cut_and_its_neighbours_fit(
     make: Make, tmp_path: Path, noise: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, whole, cut = make("map.tif", noise, nodata=255), tmp_path / "whole.gpkg", tmp_path / "cut.gpkg"
-    polygonise(path, whole, CLASSES, 0.75)
-    monkeypatch.setattr("idgbr.raster.polygons.LARGEST", 100)
-    polygonise(path, cut, CLASSES, 0.75, tile=16)
-    one, other = gpd.read_file(whole), gpd.read_file(cut)
+    polygonise(path, whole, CLASSES, PolygonOptions(0.75))
+    monkeypatch.setattr("idgbr.raster.outlines.LARGEST", 100)
+    polygonise(path, cut, CLASSES, PolygonOptions(0.75), tile=16)
+    one, other = _read(whole), _read(cut)
     _check_coverage(other)
     assert len(one) < len(other) < len(one) + 40
     joined = other.dissolve("class_id").geometry.normalize()
@@ -138,19 +143,19 @@ def test_memory_does_not_grow_with_the_map(tmp_path: Path) -> None:
                 side = np.indices((window.height, window.width)) // 32
                 written.write(side.sum(0).astype(np.uint8) % 2, 1, window=window)
         code = (
-            "import resource, sys; from idgbr.raster.polygons import polygonise; "
-            f"polygonise({path!r}, {path[:-3] + 'gpkg'!r}, [(0, 'a', ''), (1, 'b', '')], 4); "
+            "import resource, sys; from idgbr.raster.polygons import PolygonOptions, polygonise; "
+            f"polygonise({path!r}, {path[:-3] + 'gpkg'!r}, [(0, 'a', '#ffffff'), (1, 'b', '#000000')], PolygonOptions(4)); "
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )
         peaks[rows] = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
-    assert len(gpd.read_file(tmp_path / "8192.gpkg")) == (8192 // 32) * (4096 // 32)
+    assert len(_read(tmp_path / "8192.gpkg")) == (8192 // 32) * (4096 // 32)
     assert peaks[8192] < 1.1 * peaks[2048]
 
 
 def test_a_map_without_georeference_is_in_pixels(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
     path = make("map.tif", noise, nodata=255, crs=None, transform=None)
-    polygonise(path, tmp_path / "out.gpkg", CLASSES, 5)
-    frame = gpd.read_file(tmp_path / "out.gpkg")
+    polygonise(path, tmp_path / "out.gpkg", CLASSES, PolygonOptions(5))
+    frame = _read(tmp_path / "out.gpkg")
     assert frame.crs is None
     assert frame.total_bounds.tolist() == [0, 0, 80, 60]
     assert frame.area_px.min() >= 5
@@ -158,11 +163,11 @@ def test_a_map_without_georeference_is_in_pixels(make: Make, tmp_path: Path, noi
 
 def test_bad_outputs_are_messages(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
     path = make("map.tif", noise)
-    with pytest.raises(UserError, match=r"'\.kml'.*\.gpkg, \.geojson"):
-        polygonise(path, tmp_path / "out.kml", CLASSES, 0)
+    with pytest.raises(UserError, match=r"'\.kml'.*\.gpkg, \.geojson, \.fgb, \.parquet"):
+        polygonise(path, tmp_path / "out.kml", CLASSES, PLAIN)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        polygonise(path, tmp_path / "file" / "out.gpkg", CLASSES, 0)
+        polygonise(path, tmp_path / "file" / "out.gpkg", CLASSES, PLAIN)
 
 
 def test_a_map_that_cannot_be_read_is_named(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
@@ -170,14 +175,14 @@ def test_a_map_that_cannot_be_read_is_named(make: Make, tmp_path: Path, noise: n
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"map\.tif"):
-        polygonise(str(path), tmp_path / "out.gpkg", CLASSES, 0)
+        polygonise(str(path), tmp_path / "out.gpkg", CLASSES, PLAIN)
     assert [found.name for found in tmp_path.iterdir()] == ["map.tif"]
 
 
 def test_kampalas_mask_becomes_its_polygons(data_dir: Path, tmp_path: Path) -> None:
     mask = str(data_dir / "kampala" / "kampala_blockA_mask.tif")
-    polygonise(mask, tmp_path / "out.geojson", CLASSES, 1.0)
-    frame = gpd.read_file(tmp_path / "out.geojson")
+    polygonise(mask, tmp_path / "out.geojson", CLASSES, PolygonOptions(1))
+    frame = _read(tmp_path / "out.geojson")
     _check_coverage(frame)
     truth = gpd.read_file(data_dir / "kampala" / "kampala_blockA_labels.geojson").to_crs(3857).make_valid()
     made = frame[frame.class_id == 1].to_crs(3857)
