@@ -42,7 +42,7 @@ class Flags(JobFlags):
     min_area: float = Field(0.0, ge=0, alias="min-area")
     """Smallest polygon in square metres; smaller ones join a neighbour."""
     simplify: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """Polygons: metres that an edge may move by, about (pixels where imagery has no scale); 0 keeps the pixels' edges."""
+    """Polygons: metres that an edge may move by, about (pixels without a scale); 0 keeps the pixels' edges."""
     regularise: list[str] = []
     """Polygons: names of classes, such as building, whose outlines get right angles where the area stays within 2 %."""
     window_offset: list[int] = Field([0, 0], min_length=2, max_length=2, alias="window-offset")

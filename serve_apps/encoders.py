@@ -28,7 +28,9 @@ def encoded(request: MapRequest, served: Served, picture: Picture, maps: Maps) -
     return parts
 
 
-def _encode(name: str, media: str, polygons: PolygonOptions, served: Served, picture: Picture, maps: Maps) -> bytes | None:
+def _encode(
+    name: str, media: str, polygons: PolygonOptions, served: Served, picture: Picture, maps: Maps
+) -> bytes | None:
     spec = served.spec
     if name == "image":
         return preview_png(picture.pixels, picture.valid) if media == PNG else None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idgbr.config.models import SamplerConfig
-from idgbr.raster.polygons import PolygonOptions
+from idgbr.raster.polygons import AS_PIXELS, PolygonOptions
 
 Output = Literal["image", "coarse", "refined", "uncertainty"]
 GEOTIFF, PNG, GEOJSON = "image/tiff", "image/png", "application/geo+json"
@@ -66,7 +66,7 @@ class MapRequest:
     sampler: dict[str, Any]
     outputs: tuple[Output, ...]
     media: tuple[str, ...]
-    polygons: PolygonOptions = PolygonOptions()
+    polygons: PolygonOptions = AS_PIXELS
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,6 @@ class CoarseQuery(BaseModel):
 
     min_area: float = Field(0.0, ge=0, le=1e9, allow_inf_nan=False, examples=[4.0])
     """GeoJSON: smallest polygon in square metres (pixels, without georeference); smaller ones join a neighbour."""
-
-
     simplify: float = Field(0.0, ge=0, le=1e4, allow_inf_nan=False, examples=[0.3])
     """GeoJSON: metres that an edge may move by, about (pixels, without georeference); 0 keeps the pixels' edges."""
     regularise: str = Field("", max_length=1000, examples=["building"])

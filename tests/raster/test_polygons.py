@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import geopandas as gpd
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import rasterio.features
 import shapely
@@ -16,6 +19,7 @@ import shapely
 from idgbr.errors import UserError
 from idgbr.raster.polygons import PolygonOptions, polygonise
 from idgbr.raster.scene import Scene
+from idgbr.raster.styles import write_style
 
 Make = Callable[..., str]
 PLAIN = PolygonOptions()
@@ -144,7 +148,8 @@ def test_memory_does_not_grow_with_the_map(tmp_path: Path) -> None:
                 written.write(side.sum(0).astype(np.uint8) % 2, 1, window=window)
         code = (
             "import resource, sys; from idgbr.raster.polygons import PolygonOptions, polygonise; "
-            f"polygonise({path!r}, {path[:-3] + 'gpkg'!r}, [(0, 'a', '#ffffff'), (1, 'b', '#000000')], PolygonOptions(4)); "
+            f"polygonise({path!r}, {path[:-3] + 'gpkg'!r}, "
+            "[(0, 'a', '#ffffff'), (1, 'b', '#000000')], PolygonOptions(4)); "
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )
         peaks[rows] = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
@@ -190,3 +195,149 @@ def test_kampalas_mask_becomes_its_polygons(data_dir: Path, tmp_path: Path) -> N
         shapely.union_all(g.values) for g in (made.make_valid(), truth.clip_by_rect(*Scene(mask).grid().bounds))
     )
     assert one.intersection(other).area > 0.97 * one.union(other).area
+
+
+@pytest.fixture
+def town() -> np.ndarray:
+    """Frayed roofs at several angles on ground, against trees, with a courtyard, at a gap in the data."""
+    rows, cols = np.mgrid[:160, :200]
+    ids = np.where((rows - 150) ** 2 + (cols - 60) ** 2 < 40**2, 2, 0)
+    wobble = np.random.default_rng(0).normal(0, 0.4, (2, 160, 200))
+    for row, col, degrees, high, wide in ((40, 50, 20, 24, 36), (110, 60, 65, 20, 40), (60, 140, 0, 30, 34)):
+        turn = np.radians(degrees)
+        down, right = rows - row + wobble[0], cols - col + wobble[1]
+        along, across = right * np.cos(turn) + down * np.sin(turn), down * np.cos(turn) - right * np.sin(turn)
+        ids[(np.abs(along) < wide / 2) & (np.abs(across) < high / 2)] = 1
+    ids[56:64, 134:146] = 0
+    ids[:, 190:] = 255
+    return ids[None].astype(np.uint8)
+
+
+def _corner_angles(polygon: shapely.Polygon) -> np.ndarray:
+    """Degrees off a right angle at every vertex that turns by more than 10 degrees."""
+    off = []
+    for ring in (polygon.exterior, *polygon.interiors):
+        step = np.diff(shapely.get_coordinates(ring), axis=0)
+        heading = np.degrees(np.arctan2(step[:, 1], step[:, 0]))
+        turn = np.abs((heading - np.roll(heading, 1) + 180) % 360 - 180)
+        off.append(np.abs(turn[turn > 10] - 90))
+    return np.concatenate(off)
+
+
+def _burn(frame: gpd.GeoDataFrame, path: str) -> np.ndarray:
+    with rasterio.open(path) as source:
+        pairs = zip(frame.geometry, frame.class_id, strict=True)
+        return rasterio.features.rasterize(pairs, out_shape=source.shape, transform=source.transform, fill=255)
+
+
+@pytest.mark.parametrize("tile", [1024, 50])
+@pytest.mark.parametrize("regularise", [(), ("roof",)])
+def test_simplified_polygons_are_a_coverage(
+    make: Make, tmp_path: Path, noise: np.ndarray, tile: int, regularise: tuple[str, ...]
+) -> None:
+    """On noise every neighbourhood is awkward, and no roof has right angles."""
+    path = make("map.tif", noise, nodata=255)
+    polygonise(path, tmp_path / "plain.gpkg", CLASSES, PolygonOptions(2))
+    polygonise(path, tmp_path / "out.gpkg", CLASSES, PolygonOptions(2, 0.5, regularise), tile)
+    plain, simple = _read(tmp_path / "plain.gpkg"), _read(tmp_path / "out.gpkg")
+    _check_coverage(simple)
+    assert len(simple) == len(plain)
+    assert simple.area_m2.sum() == pytest.approx(plain.area_m2.sum(), rel=0.01)
+    assert simple.count_coordinates().sum() < plain.count_coordinates().sum() / 2
+    assert simple.total_bounds.tolist() == plain.total_bounds.tolist()  # the next sheet's polygons fit
+
+
+@pytest.mark.parametrize("tile", [1024, 50])
+@pytest.mark.parametrize("simplify", [0, 0.5])
+def test_roofs_get_right_angles(make: Make, tmp_path: Path, town: np.ndarray, tile: int, simplify: float) -> None:
+    path = make("map.tif", town, nodata=255)
+    polygonise(path, tmp_path / "plain.gpkg", CLASSES, PolygonOptions(2))
+    polygonise(path, tmp_path / "out.gpkg", CLASSES, PolygonOptions(2, simplify, ("roof",)), tile)
+    plain, right = _read(tmp_path / "plain.gpkg"), _read(tmp_path / "out.gpkg")
+    _check_coverage(right)
+    roofs, before = right[right["class"] == "roof"], plain[plain["class"] == "roof"]
+    assert len(roofs) == len(before) == 3
+    for roof, roof_before in zip(*(f.sort_values("area_m2").geometry for f in (roofs, before)), strict=True):
+        assert (_corner_angles(roof) < 1).all()
+        assert len(_corner_angles(roof)) <= 12
+        assert roof.area == pytest.approx(roof_before.area, rel=0.02)
+        assert roof.intersection(roof_before).area > 0.95 * roof.union(roof_before).area
+    assert sorted(len(roof.interiors) for roof in roofs.geometry) == [0, 0, 1]
+    # What lies in the courtyard and round the roofs is what it was, within a pixel of the roofs' edges.
+    changed = _burn(right, path) != _burn(plain, path)
+    assert changed.mean() < 0.02
+    assert not changed[:, 192:].any()
+
+
+def test_a_round_roof_stays_as_it_is(make: Make, tmp_path: Path) -> None:
+    rows, cols = np.mgrid[:60, :60]
+    ids = ((rows - 30) ** 2 + (cols - 30) ** 2 < 9**2).astype(np.uint8)[None]
+    ids[0, 40:50, 45:55] = 1
+    path = make("map.tif", ids)
+    polygonise(path, tmp_path / "plain.gpkg", CLASSES, PLAIN)
+    polygonise(path, tmp_path / "out.gpkg", CLASSES, PolygonOptions(regularise=("roof",)))
+    plain, right = _read(tmp_path / "plain.gpkg"), _read(tmp_path / "out.gpkg")
+    assert plain.geometry.geom_equals(right.geometry).all()
+
+
+def test_lengths_are_metres_in_feet_and_degrees(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
+    """The same ground in US feet, and in degrees where a pixel is twice as high as wide, is simplified alike."""
+    counts = []
+    feet, degrees = 1200 / 3937, 1 / 111_320
+    for name, crs, width, height in (
+        ("metres", "EPSG:32636", 0.5, 0.5),
+        ("feet", "EPSG:2263", 0.5 / feet, 0.5 / feet),
+        ("degrees", "EPSG:4326", 0.5 * degrees / np.cos(np.radians(60)), 0.5 * degrees),
+    ):
+        corner = {"metres": (500000, 100000), "feet": (984250, 200000), "degrees": (10, 60)}[name]
+        transform = rasterio.transform.from_origin(*corner, width, height)
+        path = make(f"{name}.tif", noise, nodata=255, crs=crs, transform=transform)
+        polygonise(path, tmp_path / f"{name}.gpkg", CLASSES, PolygonOptions(2, 0.5))
+        counts.append(_read(tmp_path / f"{name}.gpkg").count_coordinates().sum())
+    assert max(counts) <= 1.02 * min(counts)
+
+
+def test_polygons_carry_means_of_the_map_s_bands(make: Make, tmp_path: Path) -> None:
+    ids = np.zeros((20, 30), np.uint8)
+    ids[:, 15:] = 1
+    probability = np.where(ids == 1, 254, 127).astype(np.uint8)
+    path = make("map.tif", np.stack([ids, probability]), nodata=255, names=("class", "probability"))
+    polygonise(path, tmp_path / "out.parquet", CLASSES, PLAIN)
+    frame = _read(tmp_path / "out.parquet")
+    assert dict(zip(frame["class"], frame.probability, strict=True)) == {"ground": 0.5, "roof": 1}
+
+
+def test_geoparquet_has_a_covering_box(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
+    out = tmp_path / "out.parquet"
+    polygonise(make("map.tif", noise, nodata=255), out, CLASSES, PLAIN, tile=32)
+    geo = json.loads(pq.read_metadata(out).metadata[b"geo"])
+    assert geo["version"] == "1.1.0"
+    assert geo["columns"]["geometry"]["covering"]["bbox"]["xmin"] == ["bbox", "xmin"]
+    assert geo["columns"]["geometry"]["bbox"] == _read(out).total_bounds.tolist()
+    box = (500001, 99990, 500003, 99995)
+    assert 0 < len(gpd.read_parquet(out, bbox=box)) < len(_read(out))
+
+
+def test_a_class_that_does_not_exist_is_a_message(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
+    with pytest.raises(UserError, match=r"unknown class 'shed'.*ground, roof, tree"):
+        polygonise(make("map.tif", noise), tmp_path / "out.gpkg", CLASSES, PolygonOptions(regularise=("shed",)))
+
+
+def test_the_layer_carries_its_style(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
+    path = make("map.tif", noise, nodata=255)
+    polygonise(path, tmp_path / "out.gpkg", CLASSES, PLAIN)
+    [row] = gpd.read_file(tmp_path / "out.gpkg", layer="layer_styles").to_dict("records")
+    assert (row["f_table_name"], row["f_geometry_column"], row["useAsDefault"]) == ("classes", "geom", True)
+    written = Path(write_style(path, CLASSES))
+    assert written.name == "map.qml"
+    assert row["styleQML"] == written.read_text()
+    root = ElementTree.fromstring(row["styleQML"])
+    renderer = root.find("pipe/rasterrenderer")
+    assert renderer is not None and (renderer.get("type"), renderer.get("band")) == ("paletted", "1")
+    entries = {e.get("value"): (e.get("label"), e.get("color")) for e in renderer.iter("paletteEntry")}
+    assert entries == {**{str(i): (n, c) for i, n, c in CLASSES}, "255": ("no data", "#000000")}
+    vector = root.find("renderer-v2")
+    assert vector is not None and vector.get("attr") == "class_id"
+    assert [c.get("label") for c in vector.iter("category")] == [n for _, n, _ in CLASSES]
+    fills = [o.get("value") for o in vector.iter("Option") if o.get("name") == "color"]
+    assert fills == ["255,255,255,255", "255,0,0,255", "0,255,0,255"]

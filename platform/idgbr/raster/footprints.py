@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import shapely
 from numpy.typing import NDArray
@@ -102,7 +104,9 @@ class Footprints:
 
     def _lines(self, here: Numbers, tile: shapely.Polygon) -> shapely.MultiLineString:
         """The parts of outlines in a tile: between two vertices all of it lies in one."""
-        xy, index = shapely.get_coordinates(shapely.get_parts(shapely.boundary(self._polygons[here])), return_index=True)
+        xy, index = shapely.get_coordinates(
+            shapely.get_parts(shapely.boundary(self._polygons[here])), return_index=True
+        )
         left, top, right, bottom = tile.bounds
         inside = (xy[:, 0] >= left) & (xy[:, 0] <= right) & (xy[:, 1] >= top) & (xy[:, 1] <= bottom)
         first = np.flatnonzero((index[1:] == index[:-1]) & inside[1:] & inside[:-1])
@@ -118,7 +122,7 @@ class Footprints:
 
     def _crossed(self, ring: NDArray[np.float64]) -> NDArray[np.float64]:
         points = []
-        for start, end in zip(ring[:-1], ring[1:], strict=True):
+        for start, end in pairwise(ring):
             met = [(0.0, start)]
             for axis in (0, 1):
                 low, high = sorted((start[axis], end[axis]))

@@ -1,4 +1,4 @@
-"""Outlines of regions, tile by tile in bounded memory: shared edges, simplified and with right angles where asked for."""
+"""Outlines of regions, tile by tile in bounded memory: shared edges, simplified or with right angles on request."""
 
 from __future__ import annotations
 
@@ -164,9 +164,7 @@ def _stacked(batch: Sequence[tuple[int, NDArray[np.object_]]]) -> tuple[NDArray[
     return numbers, np.concatenate([parts for _, parts in batch])
 
 
-def _outlines(
-    regions: Regions, window: Window, numbers: NDArray[np.int64], mask: NDArray[np.bool_]
-) -> Outlined:
+def _outlines(regions: Regions, window: Window, numbers: NDArray[np.int64], mask: NDArray[np.bool_]) -> Outlined:
     """What lies of each region in a tile, with a vertex wherever a neighbour has one, in this tile or beyond.
 
     Args:

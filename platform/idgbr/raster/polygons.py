@@ -61,6 +61,10 @@ class PolygonOptions:
         return frozenset(by_name[name] for name in self.regularise)
 
 
+AS_PIXELS = PolygonOptions()
+"""Polygons along the pixels' edges."""
+
+
 def polygonise(
     raster_path: str,
     out_path: str | os.PathLike[str],

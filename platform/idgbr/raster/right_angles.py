@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+
 import numpy as np
 import shapely
 from numpy.typing import NDArray
@@ -127,9 +128,7 @@ def _closed(position: Points, level: NDArray[np.bool_]) -> Points:
     return np.concatenate([xy, xy[:1]])
 
 
-def _with_steps(
-    ring: Points, tolerance: float, step: float
-) -> tuple[Points, NDArray[np.int64], NDArray[np.bool_]]:
+def _with_steps(ring: Points, tolerance: float, step: float) -> tuple[Points, NDArray[np.int64], NDArray[np.bool_]]:
     """A closed ring's finest edges: the ring with their corners, the index of each edge's first, and which are level.
 
     What leaves the main directions by more than a step goes by stairs.

@@ -31,7 +31,9 @@ def qgis_style(classes: Sequence[tuple[int, str, str]]) -> str:
     categories, symbols = SubElement(vector, "categories"), SubElement(vector, "symbols")
     for number, (class_id, name, colour) in enumerate(classes):
         SubElement(palette, "paletteEntry", value=str(class_id), color=colour, label=name, alpha="255")
-        SubElement(categories, "category", value=str(class_id), type="long", label=name, symbol=str(number), render="true")
+        SubElement(
+            categories, "category", value=str(class_id), type="long", label=name, symbol=str(number), render="true"
+        )
         symbol = SubElement(symbols, "symbol", type="fill", name=str(number), alpha="1", clip_to_extent="1")
         layer = SubElement(symbol, "layer", {"class": "SimpleFill"}, enabled="1", locked="0")
         options = SubElement(layer, "Option", type="Map")

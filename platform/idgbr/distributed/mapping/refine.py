@@ -29,7 +29,7 @@ from idgbr.files import hash_text
 from idgbr.models.description import ModelSpec, load_spec
 from idgbr.raster.gdal import open_quietly
 from idgbr.raster.grid import Window
-from idgbr.raster.polygons import Classes, PolygonOptions, polygonise
+from idgbr.raster.polygons import AS_PIXELS, Classes, PolygonOptions, polygonise
 from idgbr.raster.scene import Scene
 from idgbr.raster.styles import write_style
 from idgbr.raster.windows import plan_windows
@@ -50,7 +50,7 @@ class RefineRequest:
     aoi: str = ""
     bands: tuple[ExtraBand, ...] = ()
     polygons: Literal["", "gpkg", "geojson", "fgb", "parquet"] = ""
-    outlines: PolygonOptions = PolygonOptions()
+    outlines: PolygonOptions = AS_PIXELS
     offset: tuple[int, int] = (0, 0)
     mismatch: Literal["refuse", "resample"] = "refuse"
     max_unreadable: float = 0.01
