@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from idgbr import IGNORE
+from idgbr.files import write_atomically
 
 _OUTLINE = "60,60,60,255"
 """Red, green, blue and opacity of the outlines of polygons."""
@@ -56,8 +57,5 @@ def qgis_style(classes: Sequence[tuple[int, str, str]]) -> str:
 def write_style(map_path: str | os.PathLike[str], classes: Sequence[tuple[int, str, str]]) -> str:
     """Writes NAME.qml beside a map or its polygons, at once or not at all, and returns its path."""
     path = os.path.splitext(os.fspath(map_path))[0] + ".qml"
-    partial = f"{path}.part"
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(qgis_style(classes))
-    os.replace(partial, path)
+    write_atomically(path, qgis_style(classes))
     return path
