@@ -3,6 +3,8 @@
     python jobs/refine.py --model models:/idgbr-demo@challenger --input sheets/ --output maps/
     python jobs/refine.py --model models:/idgbr-demo@challenger --input sheets/ --output maps/ --plan
     python jobs/refine.py --model MODEL --input scene.tif --coarse map.tif --output maps/ --polygons gpkg --min-area 4
+    python jobs/refine.py --model MODEL --input sheets/ --output maps/ --polygons parquet --simplify 0.3 \
+        --regularise building
     ray job submit --working-dir . --runtime-env configs/runtime_env.yaml -- \
         python jobs/refine.py --model models:/idgbr-demo@champion --input s3://bucket/sheets/ --output /data/maps
 
@@ -35,10 +37,14 @@ class Flags(JobFlags):
     """Vector file of polygons: maps cover their bounds, and are nodata outside of them."""
     bands: list[Literal["coarse", "probability", "uncertainty"]] = []
     """Bands beside the class ids; probability and uncertainty are 0..254 for 0..1."""
-    polygons: Literal["", "gpkg", "geojson"] = ""
-    """Polygons beside each map."""
+    polygons: Literal["", "gpkg", "geojson", "fgb", "parquet"] = ""
+    """Polygons beside each map: GeoPackage, GeoJSON (WGS 84), FlatGeobuf or GeoParquet."""
     min_area: float = Field(0.0, ge=0, alias="min-area")
     """Smallest polygon in square metres; smaller ones join a neighbour."""
+    simplify: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Polygons: metres that an edge may move by, about (pixels without a scale); 0 keeps the pixels' edges."""
+    regularise: list[str] = []
+    """Polygons: names of classes, such as building, whose outlines get right angles where the area stays within 2 %."""
     window_offset: list[int] = Field([0, 0], min_length=2, max_length=2, alias="window-offset")
     """Moves the windows by so many rows, columns, in steps of 32 pixels; the map should not care."""
     gsd_mismatch: Literal["refuse", "resample"] = Field("refuse", alias="gsd-mismatch")
@@ -64,6 +70,7 @@ class Flags(JobFlags):
 def main(flags: Flags) -> dict[str, object]:
     """Refines."""
     from idgbr.distributed.mapping.refine import RefineRequest, plan, refine
+    from idgbr.raster.polygons import PolygonOptions
 
     request = RefineRequest(
         model=flags.model,
@@ -73,7 +80,7 @@ def main(flags: Flags) -> dict[str, object]:
         aoi=flags.aoi,
         bands=tuple(flags.bands),
         polygons=flags.polygons,
-        min_area=flags.min_area,
+        outlines=PolygonOptions(flags.min_area, flags.simplify, tuple(flags.regularise)),
         offset=(flags.window_offset[0], flags.window_offset[1]),
         mismatch=flags.gsd_mismatch,
         max_unreadable=flags.max_unreadable,

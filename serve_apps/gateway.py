@@ -166,7 +166,7 @@ class Gateway:
             sampler = query.sampler(self._limits)
             outputs = query.wanted(("coarse", "refined", "uncertainty"))
             image, own = await read_body(request, self._limits)
-            asked = MapRequest(request_id, "refine", image, own, sampler, outputs, query.media(), query.min_area)
+            asked = MapRequest(request_id, "refine", image, own, sampler, outputs, query.media(), query.polygons())
             lines = self._lines(asked)
             # What is wrong with the request shows before the first line: the status can still say so.
             first = await anext(lines)
@@ -223,7 +223,7 @@ class Gateway:
             if stage == "coarse" and own is not None:
                 raise ProblemError.of(400, "Unknown part", "part 'coarse'; stage 1 takes an image alone")
             types = (GEOTIFF,) if media == MULTIPART else (media,)
-            asked = MapRequest(request_id, stage, image, own, sampler, outputs, types, query.min_area)
+            asked = MapRequest(request_id, stage, image, own, sampler, outputs, types, query.polygons())
             told = await self._within(self._scenes.make.remote(asked), self._limits.request_s)
             if isinstance(told, Problem):
                 raise ProblemError(told)

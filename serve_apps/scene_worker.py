@@ -26,7 +26,7 @@ from idgbr.raster.decoding import BadImage, ImageLimits, Picture, decode_coarse,
 from idgbr.raster.encoding import preview_png
 from serve_apps.assembly import Assembly, Maps, Stages
 from serve_apps.calls import every_replica, replica_lost
-from serve_apps.encoders import encoded
+from serve_apps.encoders import check_polygons, encoded
 from serve_apps.messages import MapReply, MapRequest, Problem, ProblemError
 from serve_apps.metrics import StageMetrics
 from serve_apps.model_folder import Served, find, refuse_other_task
@@ -156,6 +156,7 @@ class SceneWorker:
         self, request: MapRequest, address: str, served: Served
     ) -> tuple[Assembly, NDArray[np.uint8] | None]:
         spec = served.spec
+        check_polygons(request, served)
         if request.coarse is None and spec.coarse is None:
             raise ProblemError.of(422, "No stage 1", f"{served.label} has no stage 1: send a coarse map with the image")
         if request.stage == "refine" and spec.refiner is None:

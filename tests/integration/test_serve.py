@@ -67,6 +67,10 @@ def test_every_kind_of_map(url: str) -> None:
     assert {f["properties"]["class_id"] for f in polygons["features"]} == set(np.unique(ids).tolist())
     longitude, latitude = polygons["features"][0]["geometry"]["coordinates"][0][0]
     assert 14.9 < longitude < 15.1 and 45 < latitude < 46
+    assert all(0 <= f["properties"]["uncertainty"] <= 1 for f in polygons["features"])
+    simple = refine(url, body, "application/geo+json", simplify=1, regularise="class 1,class 2").json()
+    assert len(simple["features"]) == len(polygons["features"])
+    assert len(json.dumps(simple)) < len(json.dumps(polygons))
 
 
 def test_client(url: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
 import rasterio.windows
 from affine import Affine
 from pyproj import Geod, Transformer
@@ -100,6 +101,22 @@ class Grid:
     def gsd(self) -> float | None:
         """Ground sample distance in metres at the centre (geometric mean of the two sides); None without a CRS."""
         return _ground_sample_distance(self)
+
+    @property
+    def pixel_vectors(self) -> np.ndarray:
+        """(2, 2): metres east and north of one column (first row) and of one line (second row), at the centre.
+
+        Their area is that of a square of `gsd`; without one they are columns and lines.
+        """
+        gsd = self.gsd
+        if gsd is None:
+            return np.eye(2)
+        a, b, _, d, e, _ = self.transform
+        vectors = np.array([[a, d], [b, e]])
+        if CRS.from_wkt(self.crs).is_geographic:
+            _, latitude = self.affine @ (self.width / 2, self.height / 2)
+            vectors[:, 0] *= math.cos(math.radians(latitude))
+        return vectors * (gsd / math.sqrt(abs(np.linalg.det(vectors))))
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:

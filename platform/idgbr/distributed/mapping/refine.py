@@ -29,8 +29,9 @@ from idgbr.files import hash_text
 from idgbr.models.description import ModelSpec, load_spec
 from idgbr.raster.gdal import open_quietly
 from idgbr.raster.grid import Window
-from idgbr.raster.polygons import polygonise
+from idgbr.raster.polygons import AS_PIXELS, Classes, PolygonOptions, polygonise
 from idgbr.raster.scene import Scene
+from idgbr.raster.styles import write_style
 from idgbr.raster.windows import plan_windows
 from idgbr.registry.versions import resolve
 
@@ -48,9 +49,8 @@ class RefineRequest:
     coarse: tuple[str, ...] = ()
     aoi: str = ""
     bands: tuple[ExtraBand, ...] = ()
-    polygons: Literal["", "gpkg", "geojson"] = ""
-    min_area: float = 0.0
-    """Square metres."""
+    polygons: Literal["", "gpkg", "geojson", "fgb", "parquet"] = ""
+    outlines: PolygonOptions = AS_PIXELS
     offset: tuple[int, int] = (0, 0)
     mismatch: Literal["refuse", "resample"] = "refuse"
     max_unreadable: float = 0.01
@@ -145,7 +145,10 @@ def refine(request: RefineRequest, resources: ResourcesConfig) -> dict[str, obje
     with contextlib.suppress(OSError):  # another job's work may be there
         request.work.rmdir()
     maps = [path for sheet in sheets for path, _ in sheet.outputs]
-    polygons = _polygons(maps, request, spec) if request.polygons else []
+    classes = [(i, c.name, c.colour) for i, c in enumerate(spec.classes)]
+    for path in maps:
+        write_style(path, classes)
+    polygons = _polygons(maps, request, classes) if request.polygons else []
     console = Console(soft_wrap=True)
     if unread:
         console.print(f"warning: {unread} window(s) could not be read and are nodata; see *.manifest.json")
@@ -215,6 +218,7 @@ def _settle(sheet: Sheets, work: _Work) -> int:
 def _model(request: RefineRequest) -> tuple[Path, str, ModelSpec]:
     folder, label = resolve(request.model, request.tracking_uri)
     spec = load_spec(folder)
+    request.outlines.ids([(i, c.name, c.colour) for i, c in enumerate(spec.classes)])
     if spec.refiner is None:
         raise UserError(f"{request.model}: has no stage 2; expected a model that jobs/train.py registered")
     if spec.coarse is None and not request.coarse:
@@ -277,9 +281,8 @@ def _made_with(path: str) -> str:
         return str(dataset.tags().get(KEY_TAG, ""))
 
 
-def _polygons(maps: Sequence[str], request: RefineRequest, spec: ModelSpec) -> list[str]:
-    classes = [(i, c.name, c.colour) for i, c in enumerate(spec.classes)]
+def _polygons(maps: Sequence[str], request: RefineRequest, classes: Classes) -> list[str]:
     targets = [str(Path(path).with_suffix(f".{request.polygons}")) for path in maps]
     for path, target in zip(maps, targets, strict=True):
-        polygonise(path, target, classes, request.min_area)
+        polygonise(path, target, classes, request.outlines)
     return targets
