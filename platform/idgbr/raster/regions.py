@@ -55,7 +55,7 @@ class Regions:
     def tiles(self) -> Iterator[tuple[Window, Numbers]]:
         """Every tile with the region number of its pixels (H, W): an index of `classes`, or -1."""
         for first, window in zip(self._first, self._windows, strict=True):
-            labels, _ = _labels(self._read(window))
+            labels, _ = label_areas(self._read(window))
             yield window, self._number[labels + first]
 
     def turns(self, row: Numbers, col: Numbers, elsewhere: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -90,7 +90,7 @@ class Regions:
         """Class of each region, and number of the region of each label."""
         sizes, classes, firsts, touching, count = [], [], [], [], 0
         for window in self._windows:
-            labels, values = _labels(self._read(window))
+            labels, values = label_areas(self._read(window))
             size = np.bincount(labels.ravel(), minlength=values.size)
             pairs = np.concatenate([_unequal(labels[:, :-1], labels[:, 1:]), _unequal(labels[:-1], labels[1:])])
             touching.append(pairs[(size[pairs] < least).any(1)] + count)
@@ -152,7 +152,7 @@ def corners(numbers: Numbers) -> NDArray[np.bool_]:
     return ~(level | upright)
 
 
-def _labels(ids: NDArray[np.uint8]) -> tuple[Numbers, NDArray[np.uint8]]:
+def label_areas(ids: NDArray[np.uint8]) -> tuple[Numbers, NDArray[np.uint8]]:
     """A number from 0 for each connected area of a tile, and the class of each."""
     labels = np.zeros(ids.shape, np.int64)
     classes: list[NDArray[np.uint8]] = []
