@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,12 +12,67 @@ from numpy.typing import NDArray
 
 from idgbr.errors import UserError
 from idgbr.raster.grid import Window
-from idgbr.raster.windows import taper
+from idgbr.raster.windows import plan_windows, taper
 
 _STRIP_BYTES = 2 * 2**20
 """Most bytes of a strip that is handed out; wide scenes get lower strips."""
 _MEMORY_BYTES = 8 * 2**20
 """Most bytes of rows in flight that stay in memory: of images, not of scenes."""
+
+
+class WindowPass:
+    """The windows of a scene in order: planned, blended, written as strips from top to bottom.
+
+    Jobs, endpoint, pyfunc and notebook calls differ in who predicts the windows and where strips go; what is between
+    the two is here. Name the windows to whoever predicts, `begin`, `add` what comes back in the plan's order, `finish`.
+    """
+
+    def __init__(
+        self, height: int, width: int, size: int, overlap: int, offset: tuple[int, int] = (0, 0), done: int = 0
+    ) -> None:
+        """Plans the windows.
+
+        Args:
+            height: rows of the scene.
+            width: columns of the scene.
+            size: side of a window in pixels.
+            overlap: pixels shared by neighbouring windows.
+            offset: moves the windows' lattice, see `plan_windows`.
+            done: rows that are there already; windows that end above them are left out.
+        """
+        self.height, self.width, self.size, self.overlap, self.done = height, width, size, overlap, done
+        plan = plan_windows(height, width, size, overlap, offset)
+        self.planned = len(plan)
+        self.windows = tuple(window for window in plan if window.stop_row > done)
+
+    def chunks(self, count: int) -> list[NDArray[np.int64]]:
+        """The windows' first rows and columns (n, 2), at most `count` at a time."""
+        corners = np.array([(window.row, window.col) for window in self.windows], np.int64)
+        return np.array_split(corners, -(-len(corners) // count))
+
+    def begin(self, channels: int, write: Callable[[int, NDArray[np.float32]], None]) -> None:
+        """Starts to blend.
+
+        Args:
+            channels: channels of the windows' values.
+            write: is called with the first row and the values (channels, rows, width) of each finished strip.
+        """
+        self._write, self._next = write, 0
+        self._blender = StripBlender(
+            self.height, self.width, channels, self.windows, self.size, self.overlap, self.done
+        )
+
+    def add(self, values: NDArray, trust: float = 1.0) -> None:
+        """Adds the values (channels, H, W) of the next window, see `StripBlender.add`."""
+        window = self.windows[self._next]
+        self._next += 1
+        for row, strip in self._blender.add(window, values, trust):
+            self._write(row, strip)
+
+    def finish(self) -> None:
+        """Writes what is left, once the last window was added."""
+        for row, strip in self._blender.finish():
+            self._write(row, strip)
 
 
 class StripBlender:

@@ -1,4 +1,4 @@
-"""The minimum mapping unit: regions too small for a map go to a neighbouring class, the same whatever tiles it is cut in.
+"""The minimum mapping unit: regions too small for a map go to a neighbouring class, the same in any tiles.
 
 Small regions that touch each other form a group. What becomes of a group depends on nothing but the group and the
 classes around it, so a tile is sieved exactly once its margin holds every group that reaches into the tile.

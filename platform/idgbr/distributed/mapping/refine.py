@@ -21,11 +21,12 @@ from idgbr.config.tree import ResourcesConfig
 from idgbr.distributed.mapping.coarse_maps import predictor_for
 from idgbr.distributed.mapping.scenes import SceneTask, predict_scenes
 from idgbr.distributed.mapping.sheets import Sheets, find_sheets
-from idgbr.distributed.mapping.sinks import CoarseSink, ExtraBand, MapSink
+from idgbr.distributed.mapping.sinks import CoarseSink, ExtraBand, map_sink
 from idgbr.distributed.mapping.unreadable import Unreadable, write_manifest
 from idgbr.distributed.session import start_ray
 from idgbr.errors import UserError
 from idgbr.files import hash_text
+from idgbr.inference.min_region import min_pixels
 from idgbr.models.description import ModelSpec, load_spec
 from idgbr.raster.gdal import open_quietly
 from idgbr.raster.grid import Window
@@ -99,7 +100,9 @@ def plan(request: RefineRequest, resources: ResourcesConfig) -> dict[str, object
         grid = sheet.image.grid()
         cut = spec.inference.refiner
         count = len(plan_windows(grid.height, grid.width, cut.window, cut.overlap, request.offset))
+        sieved = bool(min_pixels(spec.sampler, spec.classes, spec.gsd))
         planes = 1 + len(request.bands) + (0 if request.coarse else 1 + len(spec.classes))
+        planes += 2 + len(spec.classes) if sieved else 0
         # The raw rows and their compressed copy exist side by side for a moment.
         megabytes = 1.5 * planes * grid.height * grid.width / 2**20
         minutes = count * seconds / 60
@@ -189,15 +192,16 @@ def _maps(
 def _refinement(sheet: Sheets, work: _Work, key: str, request: RefineRequest, label: str, spec: ModelSpec) -> SceneTask:
     coarse = sheet.coarse or Scene(str(work.coarse))
     sink = functools.partial(
-        MapSink,
+        map_sink,
         sheet.outputs,
         sheet.image.grid(),
         spec.classes,
         request.bands,
-        coarse,
-        request.aoi,
-        {"model": label, KEY_TAG: key},
-        str(work.folder / "maps"),
+        minimum=min_pixels(spec.sampler, spec.classes, spec.gsd),
+        coarse=coarse,
+        aoi=request.aoi,
+        tags={"model": label, KEY_TAG: key},
+        work=str(work.folder / "maps"),
     )
     return SceneTask(sheet.name, sheet.image, sink, coarse, sheet.image.origin, unreadable=work.passes()[1])
 
