@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from idgbr.config.inference import WindowsConfig
 from idgbr.config.tree import Experiment
 from idgbr.datasets.normalisation import Normalisation
+from idgbr.inference.min_region import apply_min_region, min_pixels
 from idgbr.inference.planes import coarse_input, cut_windows, to_planes
 from idgbr.inference.predictor import Predictor
 from idgbr.models.coarse import build_coarse
@@ -140,6 +141,9 @@ def two_stages(
     ]
     pace.lap("refiner")
     blended = _blended(np.concatenate(refined), images, second)
+    minimum = min_pixels(spec.sampler, spec.classes, spec.gsd)
+    maps = zip(blended, valid, strict=True)
+    blended = np.stack([apply_min_region(p, np.zeros(v.shape, np.float32), v, minimum)[0] for p, v in maps])
     pace.lap("blend")
     return blended
 

@@ -21,6 +21,7 @@ from idgbr.config.tree import ResourcesConfig
 from idgbr.distributed.mapping import sinks
 from idgbr.distributed.mapping.refine import RefineRequest
 from idgbr.distributed.mapping.refine import refine as refine_job
+from idgbr.errors import UserError
 from idgbr.inference.refine import refine as refine_call
 from idgbr.registry.pyfunc_model import RefinedMapModel
 
@@ -55,9 +56,12 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def job(model: Path, scene: Path, folder: Path, *coarse: str, offset: tuple[int, int] = (0, 0)) -> NDArray[np.uint8]:
-    request = RefineRequest(str(model), (str(scene),), str(folder / "map.tif"), coarse, offset=offset, fresh=True)
-    refine_job(request, RESOURCES)
+def disk_full(*_: object) -> None:
+    raise UserError("disk full")
+
+
+def job(model: Path, scene: Path, folder: Path, *coarse: str) -> NDArray[np.uint8]:
+    refine_job(RefineRequest(str(model), (str(scene),), str(folder / "map.tif"), coarse), RESOURCES)
     assert [path.name for path in folder.iterdir()] == ["map.tif"]
     return read((folder / "map.tif").read_bytes())[0]
 
@@ -84,6 +88,9 @@ def test_both_stages(
     assert regions_below(plain, MIN_REGION) > 0 == regions_below(whole, MIN_REGION)
     assert (whole[:6] == IGNORE).all() and (whole[6:] != IGNORE).all()
     monkeypatch.setattr(sinks, "_TILE", 40)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="disk full"):
+        patch.setattr(sinks, "sieved_planes", disk_full)
+        job(model, scene, tmp_path / "tiles")
     np.testing.assert_array_equal(job(model, scene, tmp_path / "tiles"), whole)
 
     served, _ = read(refine(url, scene.read_bytes()).content)

@@ -258,6 +258,10 @@ def predict_scenes(
         "SceneWindows",
     )
     total = sum(len(task.windows) for task in planned)
+    if not total:  # interrupted after its last window: only the sinks have something left to do
+        for number, (task, windows) in enumerate(zip(planned, passes, strict=True)):
+            _write_scene(number, task, windows, iter(()), channels, None)
+        return time.monotonic() - started
     workers = max(1, min(resources.infer_workers, -(-total // inference.batch)))
     predicted = ordered_dataset(source, len(pieces), cpus=0.25).map_batches(
         _Actor,
@@ -296,7 +300,7 @@ def _no_sink() -> OpenSink:
 
 
 def _write_scene(
-    number: int, task: SceneTask, windows: WindowPass, rows: Iterator[Columns], channels: int, progress: Progress
+    number: int, task: SceneTask, windows: WindowPass, rows: Iterator[Columns], channels: int, progress: Progress | None
 ) -> None:
     with ExitStack() as stack:
         sink = stack.enter_context(task.sink())
@@ -310,5 +314,6 @@ def _write_scene(
                 task.unreadable.add(task.id, windows.windows[expected], error)
             values = np.concatenate([row["values"], row["valid"][None]], dtype=np.float32)
             windows.add(values, _UNREAD if error else 1.0)
-            progress.advance(1)
+            if progress is not None:
+                progress.advance(1)
         windows.finish()
