@@ -88,9 +88,10 @@ def test_both_stages(
     assert regions_below(plain, MIN_REGION) > 0 == regions_below(whole, MIN_REGION)
     assert (whole[:6] == IGNORE).all() and (whole[6:] != IGNORE).all()
     monkeypatch.setattr(sinks, "_TILE", 40)
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="disk full"):
+    with monkeypatch.context() as patch:
         patch.setattr(sinks, "sieved_planes", disk_full)
-        job(model, scene, tmp_path / "tiles")
+        with pytest.raises(UserError, match="disk full"):
+            job(model, scene, tmp_path / "tiles")
     np.testing.assert_array_equal(job(model, scene, tmp_path / "tiles"), whole)
 
     served, _ = read(refine(url, scene.read_bytes()).content)
