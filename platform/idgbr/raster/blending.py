@@ -102,7 +102,7 @@ class StripBlender:
         self._weight = taper(size, overlap)[..., None]
         self._next = 0
         self._done = first
-        self._wanted = Window(first, 0, height - first, width)
+        self._remaining = Window(first, 0, height - first, width)
         self._row_bytes = width * (channels + 1) * 4
         # Closed by finish, or with the object.
         small = size * self._row_bytes <= _MEMORY_BYTES
@@ -124,7 +124,7 @@ class StripBlender:
             raise ValueError(f"windows must be added in the order of the plan; {window} is not the next")
         self._next += 1
         yield from self._emit(min(max(window.row, 0), self.height))
-        inside = window.intersect(self._wanted)
+        inside = window.intersect(self._remaining)
         if inside is None:
             return
         part = inside.slices((window.row, window.col))
@@ -141,9 +141,9 @@ class StripBlender:
         self._rows.close()
 
     def _emit(self, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-        most = max(1, _STRIP_BYTES // self._row_bytes)
+        max_rows = max(1, _STRIP_BYTES // self._row_bytes)
         while self._done < stop:
-            rows = min(most, stop - self._done)
+            rows = min(max_rows, stop - self._done)
             sums = np.stack([self._rows.take((self._done + i) % self.size) for i in range(rows)])
             weight = sums[..., -1:]
             if not (weight > 0).all():
@@ -175,9 +175,9 @@ class _MemoryRows:
         self._sums[row, col : col + len(values)] += values
 
     def take(self, row: int) -> NDArray[np.float32]:
-        taken: NDArray[np.float32] = self._sums[row].copy()
+        sums: NDArray[np.float32] = self._sums[row].copy()
         self._sums[row] = 0
-        return taken
+        return sums
 
     def close(self) -> None:
         del self._sums
@@ -196,9 +196,9 @@ class _FileRows:
     def take(self, row: int) -> NDArray[np.float32]:
         _, width, channels = self._shape
         start = self._start(row, 0)
-        taken = self._read(start, width)
+        sums = self._read(start, width)
         self._write(start, bytes(width * channels * 4))
-        return taken
+        return sums
 
     def close(self) -> None:
         self._file.close()

@@ -211,7 +211,7 @@ def _settle(sheet: Sheets, work: _Work) -> int:
     if not work.folder.exists():
         return 0
     passes = work.passes()
-    count = sum(write_manifest(Path(path), place, passes) for path, place in sheet.outputs)
+    count = sum(write_manifest(Path(path), extent, passes) for path, extent in sheet.outputs)
     shutil.rmtree(work.folder)
     return count
 
@@ -230,7 +230,7 @@ def _sheets(request: RefineRequest, spec: ModelSpec) -> list[Sheets]:
     return find_sheets(request.input, request.output, spec, request.mismatch, request.coarse, request.aoi)
 
 
-def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, given: bool) -> float:
+def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, has_coarse: bool) -> float:
     """Time of a window of stage 2, and of stage 1 on as many pixels, measured on one batch of each."""
     from idgbr.inference.predictor import Predictor  # seconds to import, and only a plan needs it here
 
@@ -241,7 +241,7 @@ def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, given: bool)
     started = time.monotonic()
     predictor.refine(image, valid, ids, np.zeros((len(image), 2), np.int64))
     seconds = (time.monotonic() - started) / len(image)
-    if given:
+    if has_coarse:
         return seconds
     first = spec.inference.coarse
     image, valid = _middle(sheet, first.window, first.batch)
@@ -253,8 +253,8 @@ def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, given: bool)
 
 def _middle(sheet: Sheets, size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     grid = sheet.image.grid()
-    place = Window((grid.height - size) // 2, (grid.width - size) // 2, size, size)
-    image, valid = sheet.image.read(place)
+    extent = Window((grid.height - size) // 2, (grid.width - size) // 2, size, size)
+    image, valid = sheet.image.read(extent)
     return np.stack([image] * count), np.stack([valid] * count)
 
 

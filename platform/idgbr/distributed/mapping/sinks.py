@@ -72,7 +72,7 @@ class MapSink:
     A mosaic's strips are cut into one map per sheet.
 
     Args:
-        outputs: path and place of each map on the grid of the strips.
+        outputs: path and extent of each map on the grid of the strips.
         grid: the grid of the strips.
         classes: names and colours.
         bands: bands beside the class ids; see `planes.to_band`.
@@ -99,15 +99,15 @@ class MapSink:
         specs = [BandSpec("class"), *(BandSpec(name) for name in bands)]
         names = {f"class_{i}": spec.name for i, spec in enumerate(classes)}
         self._writers = [
-            (CogWriter(path, grid.crop(place), specs, colours, {**names, **(tags or {})}, _within(work, path)), place)
-            for path, place in outputs
+            (CogWriter(path, grid.crop(extent), specs, colours, {**names, **(tags or {})}, _within(work, path)), extent)
+            for path, extent in outputs
         ]
         self._grid, self._bands, self._coarse, self._aoi = grid, tuple(bands), coarse, aoi
         self._stack = ExitStack()
 
     @property
     def done(self) -> int:
-        under_way = [place.row + writer.rows for writer, place in self._writers if writer.rows < place.height]
+        under_way = [extent.row + writer.rows for writer, extent in self._writers if writer.rows < extent.height]
         return min(under_way, default=self._grid.height)
 
     def __enter__(self) -> MapSink:
@@ -129,12 +129,12 @@ class MapSink:
     def write_planes(self, row0: int, planes: np.ndarray) -> None:
         """Writes rows of the maps' own bands, as `planes` makes them."""
         strip = Window(row0, 0, planes.shape[1], planes.shape[2])
-        for writer, place in self._writers:
+        for writer, extent in self._writers:
             # Of an interrupted mosaic, one sheet may have rows that another still lacks.
-            missing = Window(place.row + writer.rows, place.col, place.height - writer.rows, place.width)
+            missing = Window(extent.row + writer.rows, extent.col, extent.height - writer.rows, extent.width)
             shared = strip.intersect(missing)
             if shared is not None:
-                writer.write(shared.row - place.row, planes[:, *shared.slices((row0, 0))])
+                writer.write(shared.row - extent.row, planes[:, *shared.slices((row0, 0))])
 
     @property
     def bands(self) -> int:
