@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from idgbr.config.models import SamplerConfig
 from idgbr.raster.encoding import palette_png
-from serve_apps.assembly import Assembly, Maps
+from serve_apps.assembly import Assembly, Maps, blend
 from serve_apps.messages import Predicted
 
-_LONGEST = 384
+MAX_PICTURE_PX = 384
 """Pixels of the longer side of a picture."""
 
 
@@ -36,7 +36,8 @@ async def step_lines(
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    plan = assembly.refiner_plan()
+    refinement = assembly.refinement(maps, sampler)
+    chunks = refinement.chunks
     planes = ray.put(maps.planes)
     canvas = maps.planes[0].copy()
     colours = [c.colour for c in assembly.spec.classes]
@@ -49,34 +50,32 @@ async def step_lines(
         async with free:
             stream = assembly.refine_steps(corners, planes, sampler)
             try:
-                async for told in stream:
-                    events.put_nowait((number, told))
+                async for event in stream:
+                    events.put_nowait((number, event))
             except asyncio.CancelledError:
                 stream.cancel()
                 raise
             except Exception as error:
                 events.put_nowait((number, error))
 
-    tasks = [asyncio.create_task(follow(i, corners)) for i, corners in enumerate(plan.chunks)]
-    blender, write = plan.blender(), assembly.refined_writer(maps)
+    tasks = [asyncio.create_task(follow(i, corners)) for i, corners in enumerate(chunks)]
     done: dict[int, NDArray] = {}
-    shares = np.zeros(len(plan.chunks))
-    blended = place = 0
+    shares = np.zeros(len(chunks))
+    blended = 0
     try:
-        while blended < len(plan.chunks):
-            number, told = await events.get()
-            if isinstance(told, Exception):
-                raise told
-            if isinstance(told, Predicted):
-                done[number] = told.values
+        while blended < len(chunks):
+            number, event = await events.get()
+            if isinstance(event, Exception):
+                raise event
+            if isinstance(event, Predicted):
+                done[number] = event.values
                 while blended in done:
-                    values = done.pop(blended)
-                    await assembly.blend_in(blender, plan.windows[place : place + len(values)], values, write)
-                    blended, place = blended + 1, place + len(values)
+                    await threaded(blend, refinement.windows, done.pop(blended))
+                    blended += 1
                 continue
-            sample, step, ids = told
+            sample, step, ids = event
             shares[number] = (sample + min(1.0, (step + 1) / sampler.steps)) / sampler.samples
-            _paint(canvas, plan.chunks[number], ids, assembly.picture.valid)
+            _paint(canvas, chunks[number], ids, assembly.picture.valid)
             yield {
                 "type": "step",
                 "sample": sample + 1,
@@ -84,26 +83,27 @@ async def step_lines(
                 "step": step + 1,
                 "steps": sampler.steps,
                 "part": number + 1,
-                "parts": len(plan.chunks),
+                "parts": len(chunks),
                 "progress": round(float(shares.mean()), 4),
                 "png": await threaded(_picture, canvas, colours),
             }
     finally:
         for task in tasks:
             task.cancel()
-    await assembly.finish(blender, write)
-    maps.windows["refiner"] = len(plan.windows)
+    await threaded(refinement.windows.finish)
+    await threaded(refinement.finish)
     maps.milliseconds["refine"] = (loop.time() - began) * 1e3
 
 
 def _paint(canvas: NDArray[np.uint8], corners: NDArray, ids: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
     height, width = canvas.shape
     for (row, col), one in zip(corners.tolist(), ids, strict=True):
-        place = slice(max(row, 0), min(row + one.shape[0], height)), slice(max(col, 0), min(col + one.shape[1], width))
-        part = one[place[0].start - row : place[0].stop - row, place[1].start - col : place[1].stop - col]
-        canvas[place] = np.where(valid[place], part, canvas[place])
+        rows = slice(max(row, 0), min(row + one.shape[0], height))
+        cols = slice(max(col, 0), min(col + one.shape[1], width))
+        part = one[rows.start - row : rows.stop - row, cols.start - col : cols.stop - col]
+        canvas[rows, cols] = np.where(valid[rows, cols], part, canvas[rows, cols])
 
 
 def _picture(ids: NDArray[np.uint8], colours: list[str]) -> str:
-    step = max(1, -(-max(ids.shape) // _LONGEST))
+    step = max(1, -(-max(ids.shape) // MAX_PICTURE_PX))
     return base64.b64encode(palette_png(np.ascontiguousarray(ids[::step, ::step]), colours)).decode()

@@ -21,11 +21,12 @@ from idgbr.config.tree import ResourcesConfig
 from idgbr.distributed.mapping.coarse_maps import predictor_for
 from idgbr.distributed.mapping.scenes import SceneTask, predict_scenes
 from idgbr.distributed.mapping.sheets import Sheets, find_sheets
-from idgbr.distributed.mapping.sinks import CoarseSink, ExtraBand, MapSink
+from idgbr.distributed.mapping.sinks import CoarseSink, ExtraBand, map_sink
 from idgbr.distributed.mapping.unreadable import Unreadable, write_manifest
 from idgbr.distributed.session import start_ray
 from idgbr.errors import UserError
 from idgbr.files import hash_text
+from idgbr.inference.min_region import min_pixels
 from idgbr.models.description import ModelSpec, load_spec
 from idgbr.raster.gdal import open_quietly
 from idgbr.raster.grid import Window
@@ -99,7 +100,9 @@ def plan(request: RefineRequest, resources: ResourcesConfig) -> dict[str, object
         grid = sheet.image.grid()
         cut = spec.inference.refiner
         count = len(plan_windows(grid.height, grid.width, cut.window, cut.overlap, request.offset))
+        sieved = bool(min_pixels(spec.sampler, spec.classes, spec.gsd))
         planes = 1 + len(request.bands) + (0 if request.coarse else 1 + len(spec.classes))
+        planes += 2 + len(spec.classes) if sieved else 0
         # The raw rows and their compressed copy exist side by side for a moment.
         megabytes = 1.5 * planes * grid.height * grid.width / 2**20
         minutes = count * seconds / 60
@@ -192,15 +195,16 @@ def _maps(
 def _refinement(sheet: Sheets, work: _Work, key: str, request: RefineRequest, label: str, spec: ModelSpec) -> SceneTask:
     coarse = sheet.coarse or Scene(str(work.coarse))
     sink = functools.partial(
-        MapSink,
+        map_sink,
         sheet.outputs,
         sheet.image.grid(),
         spec.classes,
         request.bands,
-        coarse,
-        request.aoi,
-        {"model": label, KEY_TAG: key},
-        str(work.folder / "maps"),
+        minimum=min_pixels(spec.sampler, spec.classes, spec.gsd),
+        coarse=coarse,
+        aoi=request.aoi,
+        tags={"model": label, KEY_TAG: key},
+        work=str(work.folder / "maps"),
     )
     return SceneTask(sheet.name, sheet.image, sink, coarse, sheet.image.origin, unreadable=work.passes()[1])
 
@@ -210,7 +214,7 @@ def _settle(sheet: Sheets, work: _Work) -> int:
     if not work.folder.exists():
         return 0
     passes = work.passes()
-    count = sum(write_manifest(Path(path), place, passes) for path, place in sheet.outputs)
+    count = sum(write_manifest(Path(path), extent, passes) for path, extent in sheet.outputs)
     shutil.rmtree(work.folder)
     return count
 
@@ -230,7 +234,7 @@ def _sheets(request: RefineRequest, spec: ModelSpec) -> list[Sheets]:
     return find_sheets(request.input, request.output, spec, request.mismatch, request.coarse, request.aoi)
 
 
-def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, given: bool) -> float:
+def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, has_coarse: bool) -> float:
     """Time of a window of stage 2, and of stage 1 on as many pixels, measured on one batch of each."""
     from idgbr.inference.predictor import Predictor  # seconds to import, and only a plan needs it here
 
@@ -241,7 +245,7 @@ def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, given: bool)
     started = time.monotonic()
     predictor.refine(image, valid, ids, np.zeros((len(image), 2), np.int64))
     seconds = (time.monotonic() - started) / len(image)
-    if given:
+    if has_coarse:
         return seconds
     first = spec.inference.coarse
     image, valid = _middle(sheet, first.window, first.batch)
@@ -253,8 +257,8 @@ def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, given: bool)
 
 def _middle(sheet: Sheets, size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     grid = sheet.image.grid()
-    place = Window((grid.height - size) // 2, (grid.width - size) // 2, size, size)
-    image, valid = sheet.image.read(place)
+    extent = Window((grid.height - size) // 2, (grid.width - size) // 2, size, size)
+    image, valid = sheet.image.read(extent)
     return np.stack([image] * count), np.stack([valid] * count)
 
 
