@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from idgbr.errors import UserError
-from idgbr.raster.grid import Grid, Window, crs_name, same_crs
+from idgbr.raster.crs import crs_name, same_crs
+from idgbr.raster.grid import Grid, Window
 from idgbr.raster.scene import Scene, SceneProfile
 
 _ALIGNED = 0.05

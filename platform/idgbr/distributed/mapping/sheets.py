@@ -12,7 +12,8 @@ from typing import Literal
 from idgbr.datasets.labelled import GSD_FACTOR, unique_ids
 from idgbr.errors import UserError
 from idgbr.models.description import ModelSpec
-from idgbr.raster.grid import Grid, Window, same_crs
+from idgbr.raster.crs import same_crs
+from idgbr.raster.grid import Grid, Window
 from idgbr.raster.listing import expand
 from idgbr.raster.mosaic import Mosaic
 from idgbr.raster.scene import Scene
