@@ -12,6 +12,7 @@ from statistics import median
 from idgbr.config.data import DataConfig
 from idgbr.errors import UserError
 from idgbr.raster.gdal import absolute
+from idgbr.raster.opening import Reading
 from idgbr.raster.scene import Scene
 
 GSD_FACTOR = 1.5
@@ -43,16 +44,30 @@ class LabelledScene:
 
 def make_scene(uri: str, config: DataConfig) -> Scene:
     """The imagery at an address as the configuration wants it read."""
-    return Scene(uri, bands=tuple(config.bands), nodata=config.nodata)
+    reading = Reading(config.alpha, config.nodata_tolerance, config.gcps)
+    return Scene(uri, bands=tuple(config.bands), nodata=config.nodata, reading=reading)
 
 
 def unique_ids(uris: Sequence[str]) -> list[str]:
-    """A file-name-safe name per address: its stem, with as many parent folders as it takes to tell all apart."""
-    parts = [[*PurePosixPath(uri).parts[:-1], PurePosixPath(uri).stem] for uri in uris]
-    depth = 1
-    while depth < max(map(len, parts), default=1) and len({tuple(p[-depth:]) for p in parts}) < len(set(uris)):
-        depth += 1
-    return [re.sub(r"[^A-Za-z0-9.-]+", "_", "_".join(p[-depth:])).strip("_") for p in parts]
+    """A file-name-safe name per address that no other address has.
+
+    The stem, with as many parent folders as it takes to tell all apart; with the suffix where files differ in nothing
+    else, and with a number where that is not enough (`a b` and `a_b`). Names differ by more than upper and lower case.
+    """
+    deepest = max((len(PurePosixPath(uri).parts) for uri in uris), default=1)
+    for with_suffix in (False, True):
+        for depth in range(1, deepest + 1):
+            names = [_safe_name(uri, depth, with_suffix) for uri in uris]
+            if len({name.lower() for name in names}) == len(set(uris)):
+                return names
+    numbers = {uri: number for number, uri in enumerate(dict.fromkeys(uris), 1)}
+    return [f"{_safe_name(uri, 1, False)}_{numbers[uri]}" for uri in uris]
+
+
+def _safe_name(uri: str, depth: int, with_suffix: bool) -> str:
+    path = PurePosixPath(uri)
+    last = f"{path.stem}_{path.suffix[1:]}" if with_suffix and path.suffix else path.stem
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", "_".join([*path.parts[:-1], last][-depth:])).strip("_")
 
 
 def pair_up(images: Sequence[str], labels: Sequence[str], pattern: str) -> list[tuple[str, str]]:

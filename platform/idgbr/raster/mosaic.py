@@ -88,6 +88,15 @@ class Mosaic:
         for scene, _ in self.sheets:
             scene.check()
 
+    def unread(self, window: Window) -> str:
+        """See `Scene.unread`."""
+        area = window.shift(*self.origin)
+        for scene, place in self.sheets:
+            shared = area.intersect(place)
+            if shared and (reason := scene.unread(shared.shift(-place.row, -place.col))):
+                return reason
+        return ""
+
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Pixels (B, H, W) and validity (H, W) of a window, as `Scene.read`."""
         wanted = window.shift(*self.origin)

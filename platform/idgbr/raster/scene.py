@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from idgbr.errors import UserError
+from idgbr.raster.bands import shown_colours
 from idgbr.raster.gdal import absolute, cached_dataset, gdal_env, version_of
 from idgbr.raster.grid import Grid, Window
 from idgbr.raster.opening import PLAIN, Reading
@@ -114,7 +115,7 @@ class Scene:
     def grid(self) -> Grid:
         """Size and georeference of the rectangle, after resampling."""
         with gdal_env(self.uri):
-            grid = self._source().grid
+            grid = self.source().grid
         return grid.crop(self.window) if self.window else grid
 
     def resolution(self) -> float | None:
@@ -123,10 +124,15 @@ class Scene:
             return self.resample_to
         return self.gsd if self.gsd is not None else self.grid().gsd
 
+    def colours(self) -> tuple[str, ...]:
+        """What the bands that are read show by their tags; empty where one of them says nothing."""
+        with gdal_env(self.uri):
+            return shown_colours(self.source(), self.bands)
+
     def profile(self) -> SceneProfile:
         """What the file is like; no pixels are read."""
         with gdal_env(self.uri):
-            source = self._source()
+            source = self.source()
             selected, file = source.indexes(self.bands), source.file
             return SceneProfile(
                 driver=file.driver,
@@ -160,7 +166,7 @@ class Scene:
     def read_each(self, windows: Sequence[Window]) -> list[tuple[np.ndarray, np.ndarray]]:
         """`read` of several windows, in less time than one by one."""
         with gdal_env(self.uri):
-            source = self._source()
+            source = self.source()
             indexes = source.indexes(self.bands)
             read = [self._read(source, indexes, window) for window in windows]
         return [(self.maps.apply(pixels), valid) for pixels, valid in read] if self.maps else read
@@ -184,7 +190,7 @@ class Scene:
     def unread(self, window: Window) -> str:
         """Which missing part of a virtual raster fills some pixel of a window; empty where all parts are there."""
         with gdal_env(self.uri):
-            source = self._source()
+            source = self.source()
             if not source.parts.layers:
                 return ""
             area = window.shift(*self.origin)
@@ -216,10 +222,12 @@ class Scene:
         nodata = self.profile().nodata
         raise UserError(
             f"{self.uri}: not one valid pixel in {grid.height} x {grid.width} px; all are nodata ({nodata}), masked, "
-            "transparent or not finite. Expected imagery; remove the file, or set data.nodata if the value is wrong."
+            "transparent or not finite. Expected imagery; remove the file, or set data.nodata or data.alpha "
+            "(--nodata, --alpha for a map) if these are wrong."
         )
 
-    def _source(self) -> Source:
+    def source(self) -> Source:
+        """The open file; call it inside of `gdal_env`, and keep it to this thread."""
         key = (self.uri, self.nodata, self.gsd, self.resample_to, self.nearest, self.reading, version_of(self.uri))
         return cached_dataset(key, self._open)
 

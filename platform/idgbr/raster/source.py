@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from rasterio.enums import MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 from scipy.ndimage import maximum_filter
 
@@ -32,6 +32,7 @@ from idgbr.raster.opening import (
 
 # A CRS is needed to warp at all; between two equal ones nothing is projected.
 _ANY_CRS = "EPSG:3857"
+_TABLE_COLOURS = {-1: ColorInterp.red, -2: ColorInterp.green, -3: ColorInterp.blue}
 _OF_PALETTE: dict[int | str, int] = {1: -1, 2: -2, 3: -3, "red": -1, "green": -2, "blue": -3}
 
 
@@ -45,6 +46,9 @@ class Source:
         grid: grid of what is read.
         nodata: value that marks pixels without data, None when there is none.
         alpha: 1-based index of the band that says what is valid, None when there is none.
+        tagged_alpha: index of the file's band that is tagged alpha, whatever it holds; None when there is none.
+        masked: whether the file has a mask of its own beside bands and alpha.
+        by_points: whether it is read warped by its ground control points.
         parts: what a virtual raster lacks.
     """
 
@@ -73,20 +77,20 @@ class Source:
         self._factor, self._tolerance = factor, reading.nodata_tolerance
         tagged = alpha_band(file)
         mask = tagged is not None and is_mask(uri, version_of(uri), file, tagged, reading.alpha)
-        by_points = needs_points(uri, file, reading.gcps)
-        if tagged is not None and not mask and (by_points or factor is not None):
+        self.tagged_alpha, self.by_points = tagged, needs_points(uri, file, reading.gcps)
+        if tagged is not None and not mask and (self.by_points or factor is not None):
             file = without_alpha(file)  # GDAL warps no pixel whose alpha is 0
         self._beneath = file
-        self.file = warped_by_points(file) if by_points else file
+        self.file = warped_by_points(file) if self.by_points else file
         self._colours = colours_of(self.file)
         self.native = grid_of(self.file)
         self.nodata = nodata if nodata is not None else self.file.nodata
         # Warping by points marks what lies outside of the image in an alpha band of its own.
-        self.alpha = tagged if mask else (alpha_band(self.file) if by_points else None)
+        self.alpha = tagged if mask else (alpha_band(self.file) if self.by_points else None)
         self._unused = {self.alpha} | ({tagged} if reading.alpha == "ignore" else set())
         flags = self.file.mask_flag_enums[0]
         self._alike = len(set(self.file.dtypes)) == 1
-        self._masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+        self.masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
         self._palette = palette_of(self.file, self._colours)
         self.dataset: Any = self.file
         if factor is not None:
@@ -111,7 +115,7 @@ class Source:
             add_alpha=add_alpha,
         )
         if add_alpha:
-            self.alpha, self._masked = warped.count, False
+            self.alpha, self.masked = warped.count, False
         return warped
 
     def close(self) -> None:
@@ -158,14 +162,17 @@ class Source:
         """The dtype that holds the values of all these bands."""
         return np.result_type(*(self.file.dtypes[i - 1] if i > 0 else "uint8" for i in indexes))
 
-    @property
-    def paletted(self) -> bool:
-        """Whether the file has one band with a colour table."""
-        return self._palette is not None
+    def colour(self, band: int) -> ColorInterp:
+        """What a band shows by its tag: one of the file's, or a colour of its table as `indexes` gives it."""
+        return _TABLE_COLOURS[band] if band < 0 else self._colours[band - 1]
 
     def read_alpha(self, window: Window, band: int) -> np.ndarray:
         """Values of a band that is tagged alpha: (H, W)."""
-        return np.asarray(self.file.read(band, window=window.to_rasterio()))
+        return np.asarray(self._beneath.read(band, window=window.to_rasterio()))
+
+    def read_native(self, window: Window, indexes: list[int]) -> np.ndarray:
+        """Pixels (B, H, W) of the file, neither resampled nor judged."""
+        return np.asarray(self.file.read(indexes, window=window.to_rasterio(), out_dtype=self.dtype(indexes)))
 
     def read(self, window: Window, indexes: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Pixels and validity of a window that lies inside.
@@ -187,7 +194,7 @@ class Source:
             valid = _all_valid(window.height, window.width)
             if self.alpha is not None:
                 valid = self.dataset.read(self.alpha, window=area) != 0
-            if self._masked:
+            if self.masked:
                 valid = valid & (self.dataset.read_masks(1 if colours else indexes[0], window=area) != 0)
         except GDAL_ERRORS as error:
             raise UserError(

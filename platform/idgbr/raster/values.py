@@ -129,6 +129,17 @@ def compare_ranges(path: str, found: ValueRange, learnt: ValueRange, on: OnValue
     return Finding(path, f"{words}: {figure}", key, advice, "warning")
 
 
+def compare_pixels(path: str, pixels: NDArray, valid: NDArray[np.bool_], learnt: ValueRange) -> Finding | None:
+    """The doubt about an image (B, H, W) in memory, over its valid (H, W) pixels; see `compare_ranges`."""
+    height, width = valid.shape
+    parts = []
+    for window in probe_windows(height, width, _PROBE, 8):
+        rows, cols = window.slices()
+        parts.append(pixels[:, rows, cols][:, valid[rows, cols]].astype(np.float64))
+    found = range_of(parts, pixels.dtype.name)
+    return compare_ranges(path, found, learnt, "refuse", "") if found is not None else None
+
+
 def swapped_colours(path: str, found: Sequence[str], learnt: ValueRange, key: str) -> Finding | None:
     """The doubt about a file whose bands are the model's in another order, by what file and model say they show."""
     if tuple(found) == learnt.colours or sorted(found) != sorted(learnt.colours) or len(set(found)) < len(found):

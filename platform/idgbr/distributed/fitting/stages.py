@@ -112,6 +112,7 @@ class Stages:
             bands=config.data.bands,
             gsd=self.data.gsd,
             normalisation=self.data.normalisation,
+            values=self.data.values,
             inference=config.inference,
             sampler=config.sampler,
             coarse=config.coarse,

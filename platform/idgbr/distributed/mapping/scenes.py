@@ -47,6 +47,9 @@ class Source(Protocol):
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]: ...
 
+    def unread(self, window: Window) -> str:
+        """Why some pixel of a window cannot be read although the rest of it can; empty where there is none."""
+
 
 class Sink(Protocol):
     """What finished strips are given to, in order from the top; as a context manager it commits the whole, or fails."""
@@ -179,8 +182,12 @@ def _read_row(scene: SceneTask, whole: Window, windows: Sequence[Window]) -> lis
         return [(*_nothing(scene, whole), str(failure))]
     corner = (whole.row, whole.col)
     image, valid, coarse = read
-    parts = [window.slices(corner) for window in windows]
-    return [(image[:, *part], valid[part], None if coarse is None else coarse[:, *part], "") for part in parts]
+    cut = [window.slices(corner) for window in windows]
+    lacking = [scene.image.unread(window) for window in windows]
+    if scene.unreadable is None and any(lacking):
+        raise UserError(next(filter(None, lacking)))
+    parts = zip(cut, lacking, strict=True)
+    return [(image[:, *at], valid[at], None if coarse is None else coarse[:, *at], reason) for at, reason in parts]
 
 
 def _read(scene: SceneTask, window: Window) -> _Pixels:
