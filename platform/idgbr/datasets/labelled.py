@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ def unique_ids(uris: Sequence[str]) -> list[str]:
 def _safe_name(uri: str, depth: int, with_suffix: bool) -> str:
     path = PurePosixPath(uri)
     last = f"{path.stem}_{path.suffix[1:]}" if with_suffix and path.suffix else path.stem
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", "_".join([*path.parts[:-1], last][-depth:])).strip("_")
+    return re.sub(r"[^\w.-]+", "_", "_".join([*path.parts[:-1], last][-depth:])).strip("_") or "image"
 
 
 def pair_up(images: Sequence[str], labels: Sequence[str], pattern: str) -> list[tuple[str, str]]:
@@ -159,7 +160,8 @@ def with_common_gsd(scenes: list[LabelledScene], config: DataConfig) -> list[Lab
 
 def refuse_duplicates(scenes: Sequence[LabelledScene]) -> None:
     """Raises UserError when an image appears twice: the same pixels could end up in two splits."""
-    for uri, count in Counter(scene.image.uri for scene in scenes).items():
+    files = {scene.image.uri: os.path.realpath(scene.image.uri) for scene in scenes}  # a link is the same pixels
+    for uri, count in Counter(files[scene.image.uri] for scene in scenes).items():
         if count > 1:
-            splits = sorted({scene.split or "no split" for scene in scenes if scene.image.uri == uri})
+            splits = sorted({scene.split or "no split" for scene in scenes if files[scene.image.uri] == uri})
             raise UserError(f"{uri} is listed {count} times ({', '.join(splits)}); splits must share no pixel")

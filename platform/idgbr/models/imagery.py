@@ -12,7 +12,9 @@ from idgbr.raster.gdal import gdal_env
 from idgbr.raster.imagery import image_findings, settle
 from idgbr.raster.opening import Reading
 from idgbr.raster.scene import Scene
-from idgbr.raster.values import BandMaps, OnValueRange, Readable, compare_ranges, measure_range, swapped_colours
+from idgbr.raster.values import BandMaps, OnValueRange, Readable, compare_colours, compare_ranges, measure_range
+
+_STRICT = Reading(gcps="refuse")
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,12 @@ class ImageOptions:
     bands_from: tuple[int | str, ...] = ()
     nodata: float | None = None
     gsd: float | None = None
-    reading: Reading = Reading(gcps="refuse")
+    reading: Reading = _STRICT
     value_range: OnValueRange = "refuse"
+
+
+AS_LEARNT = ImageOptions()
+"""Whoever asks for a map says nothing."""
 
 
 def open_image(
@@ -58,7 +64,7 @@ def open_image(
     findings = [note] if note else []
     findings += image_findings(scene, "--", max_unread)
     if not options.bands_from:
-        swapped = swapped_colours(uri, scene.colours(), spec.learnt_values, "--bands-from")
+        swapped = compare_colours(uri, scene.colours(), spec.learnt_values, "--bands-from")
         findings += [swapped] if swapped else []
     if scene.resolution() is None and spec.gsd is not None:
         found = f"has no ground sample distance; the model was trained at {spec.gsd:.3g} m and finds nothing at another"
@@ -87,7 +93,7 @@ def compare_values(
     return BandMaps.between(found, spec.learnt_values) if on == "match" else None, [finding]
 
 
-def fitting_scene(uri: str, spec: ModelSpec, options: ImageOptions = ImageOptions()) -> Scene:
+def fitting_scene(uri: str, spec: ModelSpec, options: ImageOptions = AS_LEARNT) -> Scene:
     """The scene at an address as a model reads it; doubts are printed.
 
     Raises:

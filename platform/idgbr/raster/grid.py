@@ -100,7 +100,7 @@ class Grid:
     def gsd(self) -> float | None:
         """Ground sample distance in metres at the centre (geometric mean of the two sides).
 
-        None without a CRS, and of a local one whose unit is unknown.
+        None without a CRS or a transform, and of a local one whose unit is unknown.
         """
         return _ground_sample_distance(self)
 
@@ -161,7 +161,7 @@ def grid_of(dataset: rasterio.io.DatasetReader) -> Grid:
 
 @lru_cache(maxsize=1024)
 def _ground_sample_distance(grid: Grid) -> float | None:
-    if grid.crs is None:
+    if grid.crs is None or grid.transform == IDENTITY:
         return None
     a, b, _, d, e, _ = grid.transform
     unit = metres_per_unit(grid.crs)

@@ -59,10 +59,12 @@ class Parts:
     Attributes:
         name: the address, or the text of the VRT without its missing parts.
         layers: bands that lack something.
+        files: paths of all parts, those that are missing and those of nested ones included.
     """
 
     name: str
     layers: tuple[Layer, ...] = ()
+    files: tuple[str, ...] = ()
 
     def missing(self, bands: Sequence[int]) -> list[MissingPart]:
         """The missing parts of some bands."""
@@ -108,23 +110,25 @@ def _vrt_parts(uri: str) -> Parts:
         return Parts(uri)  # GDAL says what is wrong with it
     whole = Window(0, 0, int(root.attrib.get("rasterYSize", 0)), int(root.attrib.get("rasterXSize", 0)))
     folder = os.path.dirname(os.path.abspath(path))
-    layers = []
+    layers: list[Layer] = []
+    files: dict[str, None] = {}
     for number, element in [(0, mask) for mask in root.findall("MaskBand")] + list(
         enumerate(root.findall("VRTRasterBand"), 1)
     ):
-        missing, covered = _keep_what_is_there(element, folder, whole)
+        missing, covered = _keep_what_is_there(element, folder, whole, files)
         if missing:
             layers.append(Layer(number, tuple(missing), tuple(_near(covered, missing))))
-    return Parts(ElementTree.tostring(root, encoding="unicode"), tuple(layers)) if layers else Parts(uri)
+    name = ElementTree.tostring(root, encoding="unicode") if layers else uri
+    return Parts(name, tuple(layers), tuple(files))
 
 
 def _keep_what_is_there(
-    element: ElementTree.Element, folder: str, whole: Window
+    element: ElementTree.Element, folder: str, whole: Window, files: dict[str, None]
 ) -> tuple[list[MissingPart], list[Window]]:
     """Takes sources that cannot be opened out of a band's XML, makes paths of the others absolute.
 
     Returns:
-        What is missing, and the ground of what is there.
+        What is missing, and the ground of what is there; every path is noted in `files`.
     """
     missing: dict[MissingPart, None] = {}
     covered: list[Window] = []
@@ -133,12 +137,14 @@ def _keep_what_is_there(
             name = source.find("SourceFilename")
             assert name is not None
             file = _resolved(name, folder)
+            files[file] = None
             place = _rectangle(source, "DstRect") or whole
             if not _opens(file, version_of(file)):
                 parent.remove(source)
                 missing[MissingPart(file, place)] = None
                 continue
             part = parts_of(file)
+            files.update(dict.fromkeys(part.files))
             name.text, name.attrib["relativeToVRT"] = part.name, "0"
             inner = _rectangle(source, "SrcRect") or Window(0, 0, place.height, place.width)
             band = source.findtext("SourceBand") or "1"
@@ -161,15 +167,17 @@ def _index_parts(uri: str) -> Parts:
     if column not in frame.columns:
         return Parts(uri)
     folder = os.path.dirname(os.path.abspath(gdal_path(source)))
-    missing, covered = [], []
+    missing, covered, files = [], [], []
     for name, shape in zip(frame[column], frame.geometry, strict=True):
         file = str(name) if is_remote(str(name)) else os.path.join(folder, str(name))
+        files.append(file)
         place = _pixels(grid, shape.bounds)
         if _opens(file, version_of(file)):
             covered.append(place)
         else:
             missing.append(MissingPart(file, place))
-    return Parts(uri, (Layer(0, tuple(missing), tuple(_near(covered, missing))),) if missing else ())
+    layers = (Layer(0, tuple(missing), tuple(_near(covered, missing))),) if missing else ()
+    return Parts(uri, layers, tuple(files))
 
 
 def _index_layer(uri: str) -> tuple[str, str]:

@@ -33,6 +33,7 @@ from idgbr.raster.opening import (
 # A CRS is needed to warp at all; between two equal ones nothing is projected.
 _ANY_CRS = "EPSG:3857"
 _TABLE_COLOURS = {-1: ColorInterp.red, -2: ColorInterp.green, -3: ColorInterp.blue}
+_HUGE = 1e30
 _OF_PALETTE: dict[int | str, int] = {1: -1, 2: -2, 3: -3, "red": -1, "green": -2, "blue": -3}
 
 
@@ -260,5 +261,5 @@ def equal_to(pixels: np.ndarray, value: float, tolerance: float = 0.0) -> np.nda
         return np.abs(pixels.astype(np.float64) - value) <= tolerance
     if pixels.dtype.kind != "f":
         return pixels == (int(value) if float(value).is_integer() else value)
-    # Files state nodata with fewer digits than their pixels hold (-3.4e+38); six digits tell it from data.
-    return np.abs(pixels - value) <= 1e-6 * abs(value)
+    # Files state nodata with fewer digits than their pixels hold: six tell it from data, two do so of -3.4e+38.
+    return np.abs(pixels - value) <= (1e-6 if abs(value) < _HUGE else 1e-2) * abs(value)

@@ -28,6 +28,7 @@ _PROBE = 64
 _WINDOWS = 256
 """Windows of all scenes together, each of one being at least read at its corners."""
 
+_INKS = ("cyan", "magenta", "yellow", "black")
 _FAR = 1.0
 """Widths of the learnt range by which a scene's median may lie beyond it."""
 _WIDE, _NARROW = 4.0, 1 / 20
@@ -109,7 +110,7 @@ def compare_ranges(path: str, found: ValueRange, learnt: ValueRange, on: OnValue
         return None  # another check's business
     apart = [_apart(own, known) for own, known in zip(found.quantiles, learnt.quantiles, strict=True)]
     shift, ratio, strange = (np.array(values) for values in zip(*apart, strict=True))
-    worst = int(np.argmax(np.maximum(shift / _SHIFTED, np.maximum(ratio, 1 / np.maximum(ratio, 1e-9)) / _STRETCHED)))
+    worst = int(np.argmax(np.where(strange, np.inf, np.maximum(shift / _SHIFTED, ratio / _STRETCHED))))
     words = (
         f"band {worst + 1} holds {_words(found, worst)}, the model learnt {_words(learnt, worst)} (2 to 98 % of the "
         "pixels)"
@@ -121,7 +122,7 @@ def compare_ranges(path: str, found: ValueRange, learnt: ValueRange, on: OnValue
             return Finding(path, f"{words}; the map is worth nothing if that is another scale", key, "", "warning")
         advice = "convert it to the model's scale, or map its quantiles with match; accept reads it as it is"
         return Finding(path, words, key, advice, "error")
-    unlike = (shift > _SHIFTED) | (ratio > _STRETCHED) | (ratio < 1 / _STRETCHED)
+    unlike = (shift > _SHIFTED) | (ratio > _STRETCHED)  # a part of a scene may well be duller than the whole
     if not unlike.any():
         return None
     figure = f"median off by {shift[worst]:.2f} of the learnt range, range {ratio[worst]:.2g} times as wide"
@@ -140,17 +141,24 @@ def compare_pixels(path: str, pixels: NDArray, valid: NDArray[np.bool_], learnt:
     return compare_ranges(path, found, learnt, "refuse", "") if found is not None else None
 
 
-def swapped_colours(path: str, found: Sequence[str], learnt: ValueRange, key: str) -> Finding | None:
-    """The doubt about a file whose bands are the model's in another order, by what file and model say they show."""
-    if tuple(found) == learnt.colours or sorted(found) != sorted(learnt.colours) or len(set(found)) < len(found):
+def compare_colours(path: str, found: Sequence[str], learnt: ValueRange, key: str) -> Finding | None:
+    """The doubt about a file whose bands show something else than the model's, or the same in another order.
+
+    Args:
+        path: the file.
+        found: what its bands show by their tags; empty where they say nothing.
+        learnt: what the model knows.
+        key: what settles it.
+    """
+    printed = any(name in _INKS for name in found)
+    if not found or tuple(found) == learnt.colours or not (learnt.colours or printed):
         return None
-    return Finding(
-        path,
-        f"its bands show {', '.join(found)}; the model learnt {', '.join(learnt.colours)}",
-        key,
-        "name the bands in the model's order",
-        "error",
-    )
+    expected = ", ".join(learnt.colours) or "colours as cameras see them"
+    words = f"its bands show {', '.join(found)}; the model learnt {expected}"
+    if printed:
+        return Finding(path, words, key, "convert it to red, green and blue first", "error")
+    swapped = sorted(found) == sorted(learnt.colours) and len(set(found)) == len(found)
+    return Finding(path, words, key, "name the bands in the model's order", "error" if swapped else "warning")
 
 
 @dataclass(frozen=True)

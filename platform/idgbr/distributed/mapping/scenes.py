@@ -47,8 +47,7 @@ class Source(Protocol):
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]: ...
 
-    def unread(self, window: Window) -> str:
-        """Why some pixel of a window cannot be read although the rest of it can; empty where there is none."""
+    def unread(self, window: Window) -> str: ...
 
 
 class Sink(Protocol):
@@ -182,12 +181,8 @@ def _read_row(scene: SceneTask, whole: Window, windows: Sequence[Window]) -> lis
         return [(*_nothing(scene, whole), str(failure))]
     corner = (whole.row, whole.col)
     image, valid, coarse = read
-    cut = [window.slices(corner) for window in windows]
-    lacking = [scene.image.unread(window) for window in windows]
-    if scene.unreadable is None and any(lacking):
-        raise UserError(next(filter(None, lacking)))
-    parts = zip(cut, lacking, strict=True)
-    return [(image[:, *at], valid[at], None if coarse is None else coarse[:, *at], reason) for at, reason in parts]
+    places = [(window.slices(corner), scene.image.unread(window)) for window in windows]
+    return [(image[:, *at], valid[at], None if coarse is None else coarse[:, *at], lack) for at, lack in places]
 
 
 def _read(scene: SceneTask, window: Window) -> _Pixels:
