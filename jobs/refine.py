@@ -49,6 +49,23 @@ class Flags(JobFlags):
     """Moves the windows by so many rows, columns, in steps of 32 pixels; the map should not care."""
     gsd_mismatch: Literal["refuse", "resample"] = Field("refuse", alias="gsd-mismatch")
     """What to do with imagery whose pixel size is off the model's by more than a factor 1.5."""
+    bands_from: list[int | str] = Field([], alias="bands-from")
+    """Bands to read in the model's order, indices or names: 1,2,3 where files name theirs differently or not at all."""
+    value_range: Literal["refuse", "match", "accept"] = Field("refuse", alias="value-range")
+    """What to do with imagery whose values are of another scale than the model learnt (16 bit for 8 bit): refuse it,
+    map its quantiles to the model's, or read it as it is."""
+    alpha: Literal["auto", "mask", "band", "ignore"] = "auto"
+    """What a band tagged alpha is: validity where it looks like a mask (auto), validity, a band like others, or
+    neither."""
+    nodata: float | None = None
+    """Overrides the files' nodata value."""
+    nodata_tolerance: float = Field(0.0, ge=0, alias="nodata-tolerance")
+    """Values no further than this from nodata in every band are nodata, too: margins that JPEG blurred."""
+    gcps: Literal["refuse", "warp", "ignore"] = "refuse"
+    """Images whose place is known by ground control points alone: refused, warped into the points' CRS, or mapped as
+    they lie, without a place."""
+    gsd: float | None = Field(None, gt=0)
+    """Ground sample distance in metres of images that carry none."""
     max_unreadable: float = Field(0.01, ge=0, le=1, alias="max-unreadable")
     """Share of a scene's windows that may be unreadable: they become nodata and are listed in NAME.manifest.json."""
     plan: Switch = False
@@ -70,6 +87,8 @@ class Flags(JobFlags):
 def main(flags: Flags) -> dict[str, object]:
     """Refines."""
     from idgbr.distributed.mapping.refine import RefineRequest, plan, refine
+    from idgbr.models.imagery import ImageOptions
+    from idgbr.raster.opening import Reading
     from idgbr.raster.polygons import PolygonOptions
 
     request = RefineRequest(
@@ -84,6 +103,13 @@ def main(flags: Flags) -> dict[str, object]:
         offset=(flags.window_offset[0], flags.window_offset[1]),
         mismatch=flags.gsd_mismatch,
         max_unreadable=flags.max_unreadable,
+        options=ImageOptions(
+            tuple(flags.bands_from),
+            flags.nodata,
+            flags.gsd,
+            Reading(flags.alpha, flags.nodata_tolerance, flags.gcps),
+            flags.value_range,
+        ),
         tracking_uri=flags.tracking_uri,
         fresh=flags.fresh,
     )

@@ -28,8 +28,10 @@ from idgbr.errors import UserError
 from idgbr.files import hash_text
 from idgbr.inference.min_region import min_pixels
 from idgbr.models.description import ModelSpec, load_spec
+from idgbr.models.imagery import AS_LEARNT, ImageOptions
 from idgbr.raster.gdal import open_quietly
 from idgbr.raster.grid import Window
+from idgbr.raster.missing import parts_of
 from idgbr.raster.polygons import AS_PIXELS, Classes, PolygonOptions, polygonise
 from idgbr.raster.scene import Scene
 from idgbr.raster.styles import write_style
@@ -56,6 +58,8 @@ class RefineRequest:
     mismatch: Literal["refuse", "resample"] = "refuse"
     max_unreadable: float = 0.01
     """Share of a scene's windows that may be unreadable, and become nodata."""
+    options: ImageOptions = AS_LEARNT
+    """What is said about the imagery."""
     tracking_uri: str = ""
     fresh: bool = False
 
@@ -231,7 +235,8 @@ def _model(request: RefineRequest) -> tuple[Path, str, ModelSpec]:
 
 
 def _sheets(request: RefineRequest, spec: ModelSpec) -> list[Sheets]:
-    return find_sheets(request.input, request.output, spec, request.mismatch, request.coarse, request.aoi)
+    where = request.input, request.output, spec, request.mismatch, request.coarse, request.aoi
+    return find_sheets(*where, request.options, request.max_unreadable)
 
 
 def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, has_coarse: bool) -> float:
@@ -265,6 +270,7 @@ def _middle(sheet: Sheets, size: int, count: int) -> tuple[np.ndarray, np.ndarra
 def _key(request: RefineRequest, folder: Path, sheet: Sheets) -> str:
     """What a map depends on: the model's weights, the files, and the request."""
     sources = [*_uris(sheet.image), *_uris(sheet.coarse), *([request.aoi] if request.aoi else [])]
+    sources += [part for uri in sources for part in parts_of(uri).files]
     stats = [(uri, os.stat(uri).st_size, os.stat(uri).st_mtime_ns) if os.path.exists(uri) else uri for uri in sources]
     weights = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.rglob("*")) if p.is_file()]
     asked = {k: v for k, v in asdict(request).items() if k in ("bands", "offset", "mismatch")}

@@ -47,6 +47,8 @@ class Source(Protocol):
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]: ...
 
+    def unread(self, window: Window) -> str: ...
+
 
 class Sink(Protocol):
     """What takes finished strips, in order from the top; as a context manager it commits the whole, or fails."""
@@ -176,8 +178,8 @@ def _read_row(scene: SceneTask, whole: Window, windows: Sequence[Window]) -> lis
         return [(*_nothing(scene, whole), str(failure))]
     corner = (whole.row, whole.col)
     image, valid, coarse = read
-    parts = [window.slices(corner) for window in windows]
-    return [(image[:, *part], valid[part], None if coarse is None else coarse[:, *part], "") for part in parts]
+    places = [(window.slices(corner), scene.image.unread(window)) for window in windows]
+    return [(image[:, *at], valid[at], None if coarse is None else coarse[:, *at], lack) for at, lack in places]
 
 
 def _read(scene: SceneTask, window: Window) -> _Pixels:
