@@ -44,8 +44,13 @@ ROOT = str(Path(__file__).parents[2])
 sys.path.insert(0, HERE)
 
 
-KEPT_WORKERS = {"RAY_num_workers_soft_limit": "16", "RAY_idle_worker_killing_time_threshold_ms": "3600000"}
-"""Ray ends workers that idle for a second, down to one a CPU; here each comes back seconds later, for another test."""
+FOR_MANY_SMALL_JOBS = {
+    "RAY_num_workers_soft_limit": "16",
+    "RAY_idle_worker_killing_time_threshold_ms": "3600000",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
+"""Ray ends workers that idle for a second, down to one a CPU: another test would start them again. Ray Train looks
+every two seconds whether a training has ended."""
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +60,7 @@ def worker_path() -> Iterator[None]:
 
     path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), HERE, ROOT) if part)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"PYTHONPATH": path, **ENVIRONMENT, **KEPT_WORKERS}.items():
+        for name, value in {"PYTHONPATH": path, **ENVIRONMENT, **FOR_MANY_SMALL_JOBS}.items():
             patch.setenv(name, value)
         yield
 
