@@ -10,6 +10,7 @@ from pathlib import Path
 from toys import toy_stage
 
 from idgbr.config.tree import ResourcesConfig, TrackingConfig
+from idgbr.distributed.fitting.stage import TrackedRun
 from idgbr.distributed.fitting.training import run_stage
 from idgbr.distributed.session import start_ray
 from idgbr.registry.tracking import Tracker
@@ -21,7 +22,7 @@ def main(folder: Path, workers: int) -> None:
     tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db", experiment="resume")
     held = toy_stage(folder, "held", chaos=str(folder / "chaos"), validate_every=4)
     with start_ray(resources), Tracker(tracking, "resume") as tracker, tracker.stage("toy") as run:
-        spec = replace(held, tracking=(run.uri, run.run_id))
+        spec = replace(held, tracking=TrackedRun(run.uri, run.run_id))
         first = run_stage(spec, resources, str(folder / "runs"))
     print(json.dumps({"resumed": first.history, "steps": first.steps}))
 
