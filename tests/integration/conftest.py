@@ -45,7 +45,7 @@ sys.path.insert(0, HERE)
 
 
 FOR_MANY_SMALL_JOBS = {
-    "RAY_num_workers_soft_limit": "16",
+    "RAY_num_workers_soft_limit": "8",
     "RAY_idle_worker_killing_time_threshold_ms": "3600000",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
