@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import rasterio
 import requests
 from rasterio.transform import from_origin
 from rasterio.windows import Window
-from serving import ROOT, geotiff, npy, picture, read, refine, service
+from serving import ROOT, geotiff, npy, picture, read, refine
 
 from idgbr import IGNORE
 from idgbr.client import Client, ServiceError
@@ -25,11 +24,9 @@ from idgbr.raster.encoding import preview_png
 CLASSES = 3
 
 
-@pytest.fixture(scope="module")
-def url(ray_session: None, toy_model: Path) -> Iterator[str]:
-    limits = {"steps": 8, "samples": 4, "pixels": 2_000_000, "body_mb": 8, "request_s": 540}
-    with service(toy_model, limits=limits) as address:
-        yield address
+@pytest.fixture
+def url(open_service: str) -> str:
+    return open_service
 
 
 @pytest.mark.parametrize(
@@ -37,7 +34,7 @@ def url(ray_session: None, toy_model: Path) -> Iterator[str]:
     [
         pytest.param(50, 60, id="one window"),
         pytest.param(150, 110, id="several windows"),
-        pytest.param(1100, 1500, id="hundreds of windows", marks=pytest.mark.slow),
+        pytest.param(480, 520, id="hundreds of windows", marks=pytest.mark.slow),
     ],
 )
 def test_the_same_map_as_the_job(url: str, toy_model: Path, tmp_path: Path, height: int, width: int) -> None:
