@@ -189,7 +189,7 @@ def test_classical_refiners_are_measured_with_the_minimum_mapping_unit_too(tmp_p
     assert before.fragments > 4000 > 0 == after.fragments  # type: ignore[operator]
     assert after.miou > before.miou  # type: ignore[operator]
     result = summarise([tallies], CLASSES, data="d", model="m", block=32, bootstrap=0)
-    assert "guided filter, small regions merged" in result.markdown()
+    assert "guided filter, merged" in result.markdown()
     assert list(evaluate_region(area, maps, 4, 32, ["guided_filter"], min_pixels=[0, 0, 0, 0])) == [
         "coarse", "refined", "guided_filter",
     ]  # fmt: skip

@@ -20,7 +20,7 @@ PALETTE = ("#6b7280", "#0b6e4f", "#d08c3f", "#7a5ea8", "#3f7fb5", "#b5533c")
 """Colours of the methods in the figures, coarse and refined first."""
 FIXED, BROKEN, STILL_WRONG, RIGHT, UNLABELLED = "#2e9e5b", "#d1342f", "#7d7d7d", "#ffffff", "#e6e2d8"
 """Colours of the map of errors."""
-FRAGMENT_COLOUR, BOUNDARY_COLOUR = "#d1002f", "#20242b"
+FRAGMENT_COLOUR, BOUNDARY_COLOUR = "#d400d4", "#20242b"
 """Colours of fragments and of class boundaries."""
 
 
@@ -59,7 +59,7 @@ def paint_errors(truth: np.ndarray, coarse: np.ndarray, refined: np.ndarray) -> 
 
 
 def paint_fragments(ids: np.ndarray, truth: np.ndarray, colours: list[str], fragment: int) -> np.ndarray:
-    """Pale class colours, dark class boundaries and fragments in red, at twice the size; (2 H, 2 W, 3) uint8.
+    """Pale class colours, dark class boundaries and magenta fragments, at twice the size; (2 H, 2 W, 3) uint8.
 
     Args:
         ids: (H, W) class ids.

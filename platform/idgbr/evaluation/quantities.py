@@ -38,7 +38,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "repair_worse": Quantity("blocks made worse", better="lower"),
     "repair_damage": Quantity("damage", better="lower"),
     "regions": Quantity("regions / truth", "ratio", "one"),
-    "fragments": Quantity("fragments per million px", "density", "lower"),
+    "fragments": Quantity("fragments per Mpx", "density", "lower"),
     "boundary_length": Quantity("boundary length / truth", "ratio", "one"),
     "regions_error": Quantity("regions / truth, distance from 1", "ratio", "lower"),
     "boundary_length_error": Quantity("boundary length / truth, distance from 1", "ratio", "lower"),

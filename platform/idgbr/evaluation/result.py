@@ -108,4 +108,4 @@ def label(method: str) -> str:
     """A method's display name."""
     names = {"guided_filter": "guided filter", "grabcut": "GrabCut band", "densecrf": "DenseCRF"}
     plain = method.removesuffix(MERGED)
-    return names.get(plain, plain) + (", small regions merged" if method.endswith(MERGED) else "")
+    return names.get(plain, plain) + (", merged" if method.endswith(MERGED) else "")
