@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from idgbr.evaluation import figures
 from idgbr.evaluation.quantities import COLUMNS, describe, heading_of, percent, shown
 from idgbr.evaluation.result import MERGED, EvaluationResult, label
 from idgbr.evaluation.windows import WindowSample
+from idgbr.files import write_atomically
 
 SCENES_SHOWN = 30
 """Maximum number of regions in the table per scene."""
@@ -63,15 +63,8 @@ def write_report(path: str | Path, result: EvaluationResult, samples: Sequence[W
         lstrip_blocks=True,
     )
     html = environment.get_template("report.html.j2").render(_content(result, samples))
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        draft.write_text(html, encoding="utf-8")
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
-    return target
+    write_atomically(path, html)
+    return Path(path)
 
 
 def _content(result: EvaluationResult, samples: Sequence[WindowSample]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from idgbr.errors import UserError
 from idgbr.evaluation.bootstrap import Interval
 from idgbr.evaluation.quantities import COLUMNS, best_methods, describe, heading_of, shown
 from idgbr.evaluation.scores import Scores
+from idgbr.files import write_atomically
 
 
 class EvaluationResult(BaseModel):
@@ -51,7 +52,7 @@ class EvaluationResult(BaseModel):
 
     def save(self, path: str | Path) -> None:
         """Write as JSON."""
-        Path(path).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        write_atomically(path, self.model_dump_json(indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> EvaluationResult:

@@ -70,9 +70,19 @@ def maps_by_setting(
     return paths
 
 
-def tally_maps(regions: Sequence[PreparedRegion], maps: Sequence[Path], config: Experiment) -> list[dict[str, Tally]]:
-    """Tallies of every region's maps by method, computed by tasks over the cluster."""
-    tally = functools.partial(_tally, settings=config.evaluation, classes=len(config.data.classes))
+def tally_maps(
+    regions: Sequence[PreparedRegion], maps: Sequence[Path], model: str | Path, config: Experiment
+) -> list[dict[str, Tally]]:
+    """Tallies of every region's maps by method, computed by tasks over the cluster.
+
+    Args:
+        regions: labelled regions with coarse maps.
+        maps: the refined map of each.
+        model: the model folder, whose minimum mapping unit the coarse map and the classical refiners get, too.
+        config: the experiment.
+    """
+    minimum = min_pixels(config.sampler, config.data.classes, load_spec(model).gsd)
+    tally = functools.partial(_tally, settings=config.evaluation, classes=len(config.data.classes), minimum=minimum)
     return spread(tally, list(zip(regions, maps, strict=True)), cpus=1.0)
 
 
@@ -125,17 +135,27 @@ def write_evaluation(
     return result
 
 
-def _tally(item: tuple[PreparedRegion, Path], settings: EvaluationConfig, classes: int) -> dict[str, Tally]:
+def _tally(
+    item: tuple[PreparedRegion, Path], settings: EvaluationConfig, classes: int, minimum: Sequence[float]
+) -> dict[str, Tally]:
     region, path = item
-    maps = {"coarse": str(region.coarse), "refined": str(path)}
+    return tally_methods(region, {"coarse": str(region.coarse), "refined": str(path)}, settings, classes, minimum)
+
+
+def tally_methods(
+    region: PreparedRegion, maps: Mapping[str, str], settings: EvaluationConfig, classes: int, minimum: Sequence[float]
+) -> dict[str, Tally]:
+    """Tallies of a region's maps and of the classical refiners; see `evaluate_region`."""
+    probabilities = coarse_probabilities(region, classes)
     return evaluate_region(
         region,
         maps,
         classes,
         settings.block,
         tuple(settings.baselines),
-        coarse_probabilities(region, classes),
+        probabilities,
         settings.fragment,
+        minimum,
     )
 
 

@@ -139,7 +139,7 @@ def measure(config: Experiment, scenes: GateScenes, folder: Path, label: str, co
     regions = fit_values(scenes.regions, spec, config.data.value_range)
     mapped = coarse_maps(regions, folder, results / "coarse", own, f"coarse maps, {label}")
     maps = refined_maps(mapped, folder, results / "maps", own)
-    tallies = tally_maps(mapped, maps, own)
+    tallies = tally_maps(mapped, maps, folder, own)
     write_evaluation(mapped, maps, tallies, reports, own, label, "gate")
     return Measured(label, folder, merge_methods(tallies)["refined"])
 

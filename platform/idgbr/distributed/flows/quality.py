@@ -19,18 +19,20 @@ from idgbr.config.tree import Experiment
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.data import prepare_data, spread
 from idgbr.distributed.fitting.two_stages import TwoStageTraining
-from idgbr.distributed.flows.evaluation import coarse_probabilities, maps_by_setting
+from idgbr.distributed.flows.evaluation import maps_by_setting, tally_methods
 from idgbr.distributed.folders import Folders
 from idgbr.distributed.session import start_ray
 from idgbr.errors import UserError
 from idgbr.evaluation.baselines import available, refine_classically
-from idgbr.evaluation.evaluate import evaluate_region, merge_methods
+from idgbr.evaluation.evaluate import merge_methods
 from idgbr.evaluation.scores import Scores
 from idgbr.evaluation.tally import Tally
 from idgbr.evaluation.tradeoff import FIGURES, Point, tradeoff_figure, tradeoff_table, verdict
 from idgbr.files import hash_text
 from idgbr.inference.planes import as_probabilities
+from idgbr.inference.min_region import min_pixels
 from idgbr.inference.predictor import Predictor
+from idgbr.models.description import load_spec
 from idgbr.raster.grid import Window
 from idgbr.raster.scene import Scene
 from idgbr.registry.tracking import Tracker
@@ -134,7 +136,8 @@ def _measure(
                 of_region[setting.name] = str(path)
     baselines = tuple(config.evaluation.baselines) if with_baselines else ()
     evaluation = config.evaluation.model_copy(update={"baselines": list(baselines)})
-    tally = functools.partial(_tally, settings=evaluation, classes=len(config.data.classes))
+    minimum = min_pixels(config.sampler, config.data.classes, load_spec(next(iter(models.values()))).gsd)
+    tally = functools.partial(_tally, settings=evaluation, classes=len(config.data.classes), minimum=minimum)
     tallies = spread(tally, list(zip(regions, maps, strict=True)), cpus=1.0)
     return {method: Scores.of(counts) for method, counts in merge_methods(tallies).items()}
 
@@ -144,12 +147,11 @@ def _key(config: Experiment, setting: Setting, model: Path) -> str:
     return hash_text(setting.sampler.model_dump_json() + config.inference.model_dump_json() + str(model), 12)
 
 
-def _tally(item: tuple[PreparedRegion, dict[str, str]], settings: EvaluationConfig, classes: int) -> dict[str, Tally]:
+def _tally(
+    item: tuple[PreparedRegion, dict[str, str]], settings: EvaluationConfig, classes: int, minimum: Sequence[float]
+) -> dict[str, Tally]:
     region, maps = item
-    probabilities = coarse_probabilities(region, classes)
-    return evaluate_region(
-        region, maps, classes, settings.block, tuple(settings.baselines), probabilities, settings.fragment
-    )
+    return tally_methods(region, maps, settings, classes, minimum)
 
 
 def _coarse(region: PreparedRegion, window: Window, classes: int) -> tuple[np.ndarray, np.ndarray | None]:
