@@ -146,7 +146,7 @@ def tally_methods(
     region: PreparedRegion, maps: Mapping[str, str], settings: EvaluationConfig, classes: int, minimum: Sequence[float]
 ) -> dict[str, Tally]:
     """Tallies of a region's maps and of the classical refiners; see `evaluate_region`."""
-    probabilities = coarse_probabilities(region, classes)
+    probabilities = _coarse_probabilities(region, classes) if settings.baselines or any(minimum) else None
     return evaluate_region(
         region,
         maps,
@@ -159,7 +159,7 @@ def tally_methods(
     )
 
 
-def coarse_probabilities(region: PreparedRegion, classes: int) -> np.ndarray | None:
+def _coarse_probabilities(region: PreparedRegion, classes: int) -> np.ndarray | None:
     """Class probabilities (K, H, W) in 0..1 of a region's coarse map; None where it holds class ids alone."""
     coarse = Scene(str(region.coarse))
     if len(coarse.profile().bands) != classes + 1:

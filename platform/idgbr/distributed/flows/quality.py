@@ -29,8 +29,8 @@ from idgbr.evaluation.scores import Scores
 from idgbr.evaluation.tally import Tally
 from idgbr.evaluation.tradeoff import FIGURES, Point, tradeoff_figure, tradeoff_table, verdict
 from idgbr.files import hash_text
-from idgbr.inference.planes import as_probabilities
 from idgbr.inference.min_region import min_pixels
+from idgbr.inference.planes import as_probabilities
 from idgbr.inference.predictor import Predictor
 from idgbr.models.description import load_spec
 from idgbr.raster.grid import Window
