@@ -37,7 +37,12 @@ def test_regions_and_fragments_by_hand() -> None:
     assert counts.tolist() == [[3, 2, 1, 0], [3, 1, 1, 0], [0, 0, 0, 0]]
     counts = region_counts(noisy(), plain(), 3, ONE, fragment=3)[0]
     assert counts[:, 1].tolist() == [2, 2, 0]
-    mask = fragment_mask(noisy(), np.ones((12, 12), bool), 2)
+
+
+def test_fragments_of_a_window_to_draw() -> None:
+    ids = noisy()
+    ids[11, 3] = 0  # at the frame: it may go on beyond the window
+    mask = fragment_mask(ids, np.ones((12, 12), bool), 2)
     assert np.argwhere(mask).tolist() == [[1, 1], [9, 9], [10, 10]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from io import BytesIO
 
+import cv2
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -69,17 +70,15 @@ def paint_fragments(ids: np.ndarray, truth: np.ndarray, colours: list[str], frag
     """
     labelled = truth != IGNORE
     shown = np.where(labelled, ids, np.uint8(IGNORE))
-    painted = (0.45 * paint(shown, colours) + 0.55 * 255).astype(np.uint8)
-    painted[fragment_mask(shown, labelled, fragment)] = rgb(FRAGMENT_COLOUR)
-    doubled = painted.repeat(2, axis=0).repeat(2, axis=1)
     large = shown.repeat(2, axis=0).repeat(2, axis=1)
+    painted = (0.45 * paint(large, colours) + 0.55 * 255).astype(np.uint8)
     known = large != IGNORE
-    for before, after, line in (
-        (np.s_[:-1, :], np.s_[1:, :], doubled[1:]),
-        (np.s_[:, :-1], np.s_[:, 1:], doubled[:, 1:]),
-    ):
-        line[(large[before] != large[after]) & known[before] & known[after]] = rgb(BOUNDARY_COLOUR)
-    return doubled
+    for before, after in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        border = (large[before] != large[after]) & known[before] & known[after]
+        painted[before][border] = painted[after][border] = rgb(BOUNDARY_COLOUR)
+    fragments = fragment_mask(shown, labelled, fragment).repeat(2, axis=0).repeat(2, axis=1)
+    painted[cv2.dilate(fragments.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0] = rgb(FRAGMENT_COLOUR)
+    return painted
 
 
 def paint_uncertainty(values: np.ndarray) -> np.ndarray:

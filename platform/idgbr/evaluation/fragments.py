@@ -100,11 +100,23 @@ def length_ratio(counts: np.ndarray) -> np.ndarray:
 
 
 def fragment_mask(ids: np.ndarray, labelled: np.ndarray, fragment: int = FRAGMENT) -> np.ndarray:
-    """Pixels of fragments, (H, W) bool, of class ids (H, W); `labelled` (H, W) bool are the pixels that count."""
+    """Pixels of the fragments of a window, to draw them.
+
+    Regions at the window's frame may go on beyond it and are left out.
+
+    Args:
+        ids: (H, W) class ids of the window.
+        labelled: (H, W) bool, the pixels that count.
+        fragment: pixels of the smallest region that is no fragment.
+
+    Returns:
+        (H, W) bool.
+    """
     mask = np.zeros(ids.shape, dtype=bool)
     for c in np.unique(ids[labelled & (ids != IGNORE)]):
         _, labels, stats, _ = cv2.connectedComponentsWithStats(((ids == c) & labelled).astype(np.uint8), connectivity=4)
         small = stats[:, cv2.CC_STAT_AREA] < fragment
         small[0] = False
+        small[np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])] = False
         mask |= small[labels]
     return mask
