@@ -23,7 +23,7 @@ data:
 coarse: {{encoder: tu-mobilenetv3_small_050, weights: none, window: 64, folds: 0}}
 refiner: {{window: 32, channels: [16, 32], guidance_width: 8, guidance_heads: 1, condition_depth: 1, image_encoder: "",
           self_conditioning: false}}
-sampler: {{steps: 1, samples: 2}}
+sampler: {{steps: 1, samples: 2, min_region: 2}}
 training:
   coarse: {{steps: 2, batch: 2, validate_every: 2, validate_windows: 2}}
   refiner: {{steps: 2, batch: 2, validate_every: 2, validate_windows: 2, precision: fp32}}
@@ -89,7 +89,12 @@ def test_quality_of_refiner_and_control_in_one_command(ray_session: None, output
     found = outputs("quality", "--config", toy, "--settings", SETTINGS, "--seeds", "3", "--control", "[1,4]")
     assert Path(found["figure"]).stat().st_size > 0
     points = {point["name"]: point for point in json.loads(Path(found["table"]).read_text())}
-    assert set(points) == {"coarse", "guided_filter", "default", SETTINGS, "one-shot x 1", "one-shot x 4"}
+    merged = {"coarse_merged", "guided_filter_merged"}  # with the refiner's minimum mapping unit
+    assert set(points) == {"coarse", "guided_filter", "default", SETTINGS, "one-shot x 1", "one-shot x 4"} | merged
+    assert points["default"]["scores"]["fragments"] == points["coarse_merged"]["scores"]["fragments"] == [0.0]
+    assert all(
+        len(point["scores"][figure]) == 1 for point in points.values() for figure in ("regions", "boundary_length")
+    )
     assert len(points["default"]["scores"]["miou"]) == 1 and points["default"]["seconds"] > 0
     assert points["one-shot x 1"]["scores"] != points["default"]["scores"]
 

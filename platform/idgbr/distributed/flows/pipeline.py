@@ -157,7 +157,8 @@ def run_evaluation(
         mapped = coarse_maps(regions, other, results / "coarse", config, f"coarse maps, {split}")
         with Tracker(config.tracking, name, config, data.fingerprint, fresh=fresh) as tracker:
             maps = refined_maps(mapped, folder, results / "maps", config)
-            result = write_evaluation(mapped, maps, tally_maps(mapped, maps, config), results, config, label, split)
+            tallies = tally_maps(mapped, maps, folder, config)
+            result = write_evaluation(mapped, maps, tallies, results, config, label, split)
             tracker.log_metrics(headline(result))
             for file in ("report.html", "samples.png"):
                 tracker.log_artifact(results / file)
@@ -173,7 +174,7 @@ def _evaluate(stages: TwoStageTraining, trained: Trained, fresh: bool) -> Evalua
     regions = trained.data.split("test")
     model = stages.model_folder(trained.coarse, trained.refiner)
     maps = refined_maps(regions, model, results / "maps", stages.config)
-    tallies = tally_maps(regions, maps, stages.config)
+    tallies = tally_maps(regions, maps, model, stages.config)
     return write_evaluation(regions, maps, tallies, results, stages.config, trained.refiner.name)
 
 
