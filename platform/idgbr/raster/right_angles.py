@@ -40,6 +40,7 @@ def right_angled(polygon: shapely.Polygon, pixel: float) -> shapely.Polygon | No
     Returns:
         None where nothing lies within `MAX_AREA_CHANGE` and `MIN_IOU` of the polygon.
     """
+    polygon = polygon.normalize().simplify(0)  # one start and no vertex on a straight edge, whatever it was cut from
     angle = _main_direction(polygon, pixel)
     best = _best(polygon, pixel, angle)
     if best is None:
