@@ -46,7 +46,7 @@ def right_angled(polygon: shapely.Polygon, pixel: float) -> shapely.Polygon | No
     if best is None:
         return None
     corners = len(best[1].exterior.coords)
-    turned = [_best(polygon, pixel, angle + math.radians(turn), best[0], (corners - 4, corners)) for turn in _TURNS]
+    turned = [_best(polygon, pixel, angle + math.radians(turn), best[0], corners) for turn in _TURNS]
     return max((fit for fit in (best, *turned) if fit is not None), key=lambda fit: fit[0])[1]
 
 
@@ -63,7 +63,7 @@ def _best(
     pixel: float,
     angle: float,
     beat: float = -math.inf,
-    corners: tuple[int, int] = (0, _MOST_CORNERS),
+    most_corners: int = _MOST_CORNERS,
 ) -> tuple[float, shapely.Polygon] | None:
     """The acceptable fit of the highest score at an angle, with that score, if it is above `beat`."""
     cos, sin = math.cos(angle), math.sin(angle)
@@ -73,9 +73,7 @@ def _best(
     holes = [next((fit for fit in _fits(ring, pixel) if _alike(fit, ring)), ring) @ turn.T for ring in rings[1:]]
     best = None
     for fit in _fits(rings[0], pixel):
-        if not corners[0] <= len(fit) <= corners[1]:
-            continue
-        if 1 - _CORNER_PRICE * len(fit) <= beat:
+        if len(fit) > most_corners or 1 - _CORNER_PRICE * len(fit) <= beat:
             break  # further ones have more corners
         fitted = shapely.Polygon(fit @ turn.T, holes)
         if not fitted.is_valid or abs(fitted.area / polygon.area - 1) > MAX_AREA_CHANGE:
