@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Hashable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from idgbr.config.keys import locate, nearest, walk
+from idgbr.config.recipe import RECIPE
 from idgbr.config.tree import Experiment
 from idgbr.errors import UserError
 
@@ -73,15 +75,24 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+        hint = _pattern_hint(path, mark.line) if mark else ""
+        raise UserError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', None) or error}{hint}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: found {_shown(content)}; expected sections such as `data:` and `training:`")
     expanded: dict[str, Any] = _expand(content, str(path), "")
     return expanded
 
 
+def _pattern_hint(path: Path, line: int) -> str:
+    """What to do about a pattern of file names without quotes."""
+    text = "".join(path.read_text(encoding="utf-8").splitlines()[line : line + 1])
+    if not any(character in text for character in "*?["):
+        return ""
+    return "; a pattern of file names has to be quoted, as in '*.tif', since * and [ ] mean something in YAML"
+
+
 def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
-    """Loads one experiment.
+    """Loads one experiment. A section that the file leaves out is that of `RECIPE`.
 
     Args:
         path: YAML file.
@@ -92,6 +103,7 @@ def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None
     """
     overrides = dict(overrides or {})
     content = read_yaml(path)
+    content = {section: deepcopy(keys) for section, keys in RECIPE.items() if section not in content} | content
     # Shorter keys first: a whole section before its keys. Within a section `kind` first, it drops what is not its own.
     for key, value in sorted(overrides.items(), key=lambda item: (item[0].count("."), not item[0].endswith(".kind"))):
         _set(content, key.split("."), value)

@@ -33,6 +33,7 @@ from idgbr.inference.predictor import Predictor
 from idgbr.raster.grid import Window
 from idgbr.raster.scene import Scene
 from idgbr.registry.tracking import Tracker
+from idgbr.training.feasible import refuse_infeasible
 
 DEFAULT = "default"
 """Name of the sampler as the configuration says."""
@@ -62,6 +63,7 @@ def run_quality(config: Experiment, settings: Sequence[Setting], split: str, see
     """
     folders = Folders(Path(config.resources.storage).resolve())
     console = Console(width=160)
+    refuse_infeasible(config)
     with start_ray(config.resources, trains=True):
         data = prepare_data(config.data, folders.data)
         place = folders.root / "benchmarks" / f"quality-{config.data.name}-{split}"
