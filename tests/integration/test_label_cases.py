@@ -167,7 +167,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "another colour": (
         rasters(lambda i: (coloured(i) // 2).astype(np.uint8)),
         {"kind": "colour"},
-        ["#641414", "data.label.ignore_colours"],
+        ["#6e1414", "data.label.ignore_colours"],
     ),
     "layers": (layers, VECTOR, ["all.gpkg", "areas, buildings", "data.label.layer"]),
     "no such layer": (layers, {**VECTOR, "layer": "roofs"}, ["areas, buildings", "data.label.layer"]),

@@ -97,7 +97,9 @@ class IndexLabel(RasterLabel):
                 raise UserError(
                     f"data.label.values maps to {wrong}; expected class ids 0 to {len(classes) - 1}, or {IGNORE}."
                 )
-            self.known = {value: IGNORE for value in config.ignore if isinstance(value, int)} | ids
+            ignored = {value: IGNORE for value in config.ignore if isinstance(value, int)}
+            # A value that is mapped by name counts; one that is ignored by name is no class for being a class id.
+            self.known = ignored | ids if config.values else ids | ignored
 
     def explain(self, window: Window) -> tuple[np.ndarray, Notes]:
         """See `LabelReader.explain`."""
