@@ -24,6 +24,7 @@ if __name__ == "inspect":
 else:
     from typing import NoReturn
 
+    from jobs._inspect import Flags as Flags
     from jobs._inspect import run as run_described
 
     def run() -> NoReturn:

@@ -138,7 +138,7 @@ def test_a_fault_of_an_override_names_the_flag(toy: Path) -> None:
     ("text", "said"),
     [
         ("data: [1, 2", "line"),
-        ("data: {}\ndata: {}\n", "key 'data' is given twice"),
+        ("data: {}\ndata: {}\n", "key 'data' appears twice"),
         ("just words", "expected sections"),
         ("", "found nothing"),
     ],

@@ -47,14 +47,14 @@ _LIMITS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but a key given twice is an error, not a silent loss."""
+    """YAML 1.1 as PyYAML reads it, but a key that appears twice is an error, not a silent loss."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -143,7 +143,7 @@ def _complaint(model: type[BaseModel], error: ErrorDetails, source: str, overrid
         hint = f"the nearest known key is {close}" if close else "no known key is near"
         return f"{where}: unknown key; {hint} (--help lists them all)"
     if kind == "missing":
-        return f"{where}: missing; this key has no default and must be given"
+        return f"{where}: missing; this key has no default and must be set"
     if kind == "union_tag_not_found":
         return f"{where}.kind: missing; it says which keys the section has"
     if kind == "union_tag_invalid":

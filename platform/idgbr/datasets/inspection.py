@@ -46,7 +46,7 @@ class Inspection:
         files: how many images there are.
         labels: the label files.
         proposal: how they can be read; None without any.
-        data: the section, complete where labels were given.
+        data: the section, complete where there are labels.
         findings: what is doubtful.
     """
 

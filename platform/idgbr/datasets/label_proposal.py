@@ -31,7 +31,7 @@ _KNOWN = [
 _OBJECTS = ("building", "house", "roof", "road", "water", "field", "tree", "forest", "car", "solar", "crop", "pool")
 _ATTRIBUTES = ("class", "classname", "class_name", "label", "category", "type", "kind", "landuse", "landcover", "name")
 _MOST = 30
-"""Classes that are told apart at most; more values are identities of objects."""
+"""Most classes that values may stand for; more values are identities of objects."""
 _RARE = 0.0005
 """Share of pixels below which a colour or value is an accident."""
 

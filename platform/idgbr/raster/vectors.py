@@ -31,7 +31,7 @@ def read_polygons(uri: str, grid: Grid, layer: str = "") -> gpd.GeoDataFrame:
 
     Args:
         uri: the file, or the folder of a file geodatabase.
-        grid: whose CRS is wanted.
+        grid: the raster, for its CRS.
         layer: which of its layers; empty: the one that has polygons.
 
     Raises:
