@@ -16,7 +16,6 @@ from idgbr.training.feasible import refuse_infeasible
 ROOT = Path(__file__).parents[2]
 CASES: list[tuple[dict[str, Any], list[str]]] = [
     ({"refiner.channels": [40, 64]}, ["refiner.channels", "40", "multiples of 16"]),
-    ({"refiner.attention_head_dim": 28}, ["refiner.attention_head_dim", "divisor", "96"]),
     ({"refiner.guidance_heads": 3}, ["refiner.guidance_heads", "divisor", "32"]),
     ({"refiner.window": 130}, ["refiner.window", "multiple of 16", "128"]),
     ({"coarse.decoder": "PAN", "coarse.window": 32}, ["coarse.window 32", "PAN"]),

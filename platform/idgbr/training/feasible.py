@@ -69,11 +69,6 @@ def _check_refiner_numbers(config: Experiment) -> None:
             f"refiner.channels: found {s.channels}; expected multiples of {_GROUPS}, one a level, since group norm "
             f"divides them into {_GROUPS} groups"
         )
-    if s.channels[-1] % s.attention_head_dim:
-        raise UserError(
-            f"refiner.attention_head_dim: found {s.attention_head_dim}; expected a divisor of the last of "
-            f"refiner.channels, {s.channels[-1]}"
-        )
     if s.guidance_width % s.guidance_heads:
         raise UserError(
             f"refiner.guidance_heads: found {s.guidance_heads}; expected a divisor of refiner.guidance_width, "
