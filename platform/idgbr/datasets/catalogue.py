@@ -56,18 +56,17 @@ def catalogue(config: DataConfig) -> list[LabelledScene]:
 
 
 def _folder_scenes(source: FolderSource, config: DataConfig) -> list[LabelledScene]:
-    """Image and label files paired by name; one vector file serves all images."""
+    """Image and label files paired by name; a single label file serves all images, each where it lies."""
     if not source.labels:
         raise UserError("data.source.labels is empty: training and evaluation need labels beside the images")
     images = expand(source.images)
     labels = expand(source.labels, VECTOR_SUFFIXES if config.label.kind == "vector" else IMAGE_SUFFIXES)
-    if config.label.kind == "vector" and len(labels) == 1:
-        pairs = [(image, labels[0]) for image in images]
-    else:
-        pairs = pair_up(images, labels, source.pair)
+    shared = len(labels) == 1 and (len(images) > 1 or config.label.kind == "vector")
+    pairs = [(image, labels[0]) for image in images] if shared else pair_up(images, labels, source.pair)
     ids = unique_ids([image for image, _ in pairs])
     return [
-        LabelledScene(name, make_scene(image, config), label) for name, (image, label) in zip(ids, pairs, strict=True)
+        LabelledScene(name, make_scene(image, config), label, by_place=shared and len(images) > 1)
+        for name, (image, label) in zip(ids, pairs, strict=True)
     ]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from statistics import median
 
-from idgbr.config.data import DataConfig
+from idgbr.config.data import DataConfig, LabelConfig
 from idgbr.errors import UserError
 from idgbr.raster.gdal import absolute
 from idgbr.raster.opening import Reading
@@ -30,6 +30,7 @@ class LabelledScene:
         label: label raster or vector file.
         split: train, select or test where the source says so.
         rough: raster of class ids by some other model, where the source brings one.
+        by_place: the label covers more than the image, and is read where the image lies.
     """
 
     id: str
@@ -37,10 +38,15 @@ class LabelledScene:
     label: str
     split: str | None = None
     rough: str | None = None
+    by_place: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", absolute(self.label))
         object.__setattr__(self, "rough", absolute(self.rough) if self.rough else None)
+
+    def label_config(self, config: LabelConfig) -> LabelConfig:
+        """How this scene's label is read: as configured, and by place where one label serves many images."""
+        return config.model_copy(update={"by_place": True}) if self.by_place else config
 
 
 def make_scene(uri: str, config: DataConfig) -> Scene:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from rich.console import Console
 
 from idgbr.config.tree import Experiment, ResourcesConfig
 from idgbr.datasets.catalogue import catalogue
@@ -19,7 +20,7 @@ from idgbr.datasets.fingerprint import fingerprint
 from idgbr.datasets.ground import shared, tile_hashes
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.datasets.splits import Region, split_regions
-from idgbr.distributed.data import prepare_all, spread
+from idgbr.distributed.data import prepare_all, report_labels, spread
 from idgbr.distributed.fitting.stage import run_name
 from idgbr.distributed.flows.evaluation import refined_maps, tally_maps, write_evaluation
 from idgbr.distributed.folders import Folders
@@ -82,6 +83,7 @@ def gate_scenes(config: Experiment, folder: Path) -> GateScenes:
             raise UserError("gate.source: none of its scenes is in the test split; a gate needs test scenes")
         regions = [Region(s.id, "test", s, s.image.grid().window) for s in chosen]
     prepared = tuple(prepare_all(regions, config.data, folder))
+    report_labels(regions, prepared, config.data, Console())
     tiles = frozenset(tile for some in spread(tile_hashes, prepared) for tile in some)
     return GateScenes(prepared, fingerprint(prepared), tiles)
 

@@ -33,6 +33,7 @@ from idgbr.models.package import save_model
 from idgbr.raster.grid import Window
 from idgbr.registry.tracking import Tracker
 from idgbr.registry.versions import register, resolve
+from idgbr.training.feasible import refuse_infeasible
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def _run(config: Experiment, fresh: bool, start: str, evaluate: bool) -> Outcome
     start_folder = str(resolve(start, config.tracking.uri)[0]) if start else ""
     if start_folder:
         _check_start(config, load_spec(start_folder), start)
+    refuse_infeasible(config)
     with start_ray(config.resources, trains=True):
         data = prepare_data(config.data, folders.data)
         with Tracker(config.tracking, _name(config, data, start), config, data.fingerprint, fresh=fresh) as tracker:

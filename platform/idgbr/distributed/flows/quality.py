@@ -36,6 +36,7 @@ from idgbr.models.description import load_spec
 from idgbr.raster.grid import Window
 from idgbr.raster.scene import Scene
 from idgbr.registry.tracking import Tracker
+from idgbr.training.feasible import refuse_infeasible
 
 DEFAULT = "default"
 """Name of the configured sampler."""
@@ -65,6 +66,7 @@ def run_quality(config: Experiment, settings: Sequence[Setting], split: str, see
     """
     folders = Folders(Path(config.resources.storage).resolve())
     console = Console(width=160)
+    refuse_infeasible(config)
     with start_ray(config.resources, trains=True):
         data = prepare_data(config.data, folders.data)
         results = folders.root / "benchmarks" / f"quality-{config.data.name}-{split}"
