@@ -39,11 +39,12 @@ def crs_name(wkt: str | None) -> str:
 def metres_per_unit(wkt: str) -> float | None:
     """Length of the unit of a projected or local system in metres; None of angles and of units nobody knows."""
     crs = CRS.from_wkt(wkt)
-    if crs.is_geographic:
+    local = wkt.lstrip().upper().startswith(("LOCAL_CS", "ENGCRS", "ENGINEERINGCRS"))
+    if not (crs.is_projected or local):
         return None
     try:
         name, factor = crs.linear_units_factor if crs.is_projected else crs.units_factor
-    except CRSError:  # geocentric systems and their kin
+    except CRSError:
         return None
     if any(word in name.lower() for word in ("unknown", "degree", "grad", "gon", "radian")):
         return None
