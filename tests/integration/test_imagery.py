@@ -19,7 +19,12 @@ from rasterio.transform import from_origin
 
 from idgbr import IGNORE
 from idgbr.cli import parse_job
+from idgbr.config.data import ClassSpec, DataConfig, FolderSource, SplitConfig
+from idgbr.distributed.data import prepare_data
+from idgbr.distributed.value_range import fit_values
 from idgbr.errors import UserError
+from idgbr.models.description import load_spec
+from idgbr.raster.grid import Window
 from idgbr.raster.scene import Scene
 from idgbr.raster.values import measure_range
 from jobs.refine import Flags, main
@@ -319,3 +324,33 @@ def test_a_map_never_replaces_an_input(model: str, tmp_path: Path) -> None:
     area.write_text("")
     with pytest.raises(UserError, match=r"would overwrite the input .*a\.gpkg"):
         job(*words, "--aoi", area)
+
+
+def test_data_of_another_scale_is_measured_by_key_alone(ray_session: None, model: str, tmp_path: Path) -> None:
+    """Training keeps the values it saw; evaluation and the gate compare with them before they map anything."""
+    configs = {}
+    for name, factor in (("eight", 1), ("twelve", 16)):
+        folder = tmp_path / name
+        for i in range(3):
+            pixels = painted(i).astype(np.uint8 if factor == 1 else np.uint16) * factor
+            write(folder / f"images/t{i}.tif", pixels, i, photometric="RGB")
+            write(folder / f"labels/t{i}.tif", (painted(i)[:1] > 120).astype(np.uint8), i)
+        configs[name] = DataConfig(
+            name=name,
+            source=FolderSource(images=[str(folder / "images")], labels=[str(folder / "labels")]),
+            classes=[ClassSpec(name=f"class {k}", colour=f"#00000{k}") for k in range(2)],
+            split=SplitConfig(by="fraction", select=0.3, test=0.3),
+        )
+    data = {name: prepare_data(config, tmp_path / "ready") for name, config in configs.items()}
+    values = data["eight"].values
+    assert values is not None and values.dtype == "uint8" and values.colours == ("red", "green", "blue")
+    assert all(band[0] < band[4] < band[8] for band in values.quantiles)
+    spec = load_spec(model).model_copy(update={"values": values})
+    plain, deep = data["eight"].split("test"), data["twelve"].split("test")
+    assert [region.image for region in fit_values(plain, spec, "refuse")] == [region.image for region in plain]
+    with pytest.raises(UserError, match=r"uint16.*data\.value_range"):
+        fit_values(deep, spec, "refuse")
+    (matched,) = fit_values(deep, spec, "match")
+    mapped, original = (one.image.read(Window(0, 0, H, W))[0] for one in (matched, plain[0]))
+    assert mapped.dtype == np.float32
+    assert np.abs(mapped - original).mean() < 6
