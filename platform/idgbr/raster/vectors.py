@@ -13,6 +13,7 @@ from shapely import make_valid
 
 from idgbr.errors import UserError
 from idgbr.raster.crs import crs_name
+from idgbr.raster.frames import read_frame
 from idgbr.raster.gdal import gdal_env, gdal_path, is_remote, version_of
 from idgbr.raster.grid import Grid
 
@@ -32,7 +33,7 @@ def _read(uri: str, crs: str | None, version: tuple[int, int]) -> gpd.GeoDataFra
         raise UserError(f"{uri}: no such file. Expected a vector file of polygons; check the path.")
     try:
         with gdal_env(uri):
-            frame = gpd.read_file(gdal_path(uri), engine="pyogrio")
+            frame = read_frame(gdal_path(uri))
     except (DataSourceError, OSError, ValueError) as error:
         raise UserError(
             f"{uri}: cannot be read as a vector file ({error}). Expected GeoPackage, GeoJSON or Shapefile."
