@@ -101,3 +101,17 @@ def test_a_tolerance_is_printed_with_what_it_takes(
 )
 def test_no_two_scenes_share_a_name(uris: list[str], names: list[str]) -> None:
     assert unique_ids(uris) == names
+
+
+def test_a_label_mosaic_with_a_part_gone_is_refused(labelled_folder: Make, tmp_path: Path) -> None:
+    """Its ground would be "no label" without a word."""
+    config = labelled_folder(count=3)
+    label = next(tmp_path.rglob("s1_label.tif"))
+    label.with_suffix(".vrt").write_text(
+        '<VRTDataset rasterXSize="80" rasterYSize="96"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        '<SourceFilename relativeToVRT="1">gone.tif</SourceFilename><SourceBand>1</SourceBand>'
+        '<DstRect xOff="0" yOff="0" xSize="80" ySize="48"/></SimpleSource></VRTRasterBand></VRTDataset>'
+    )
+    label.unlink()
+    with pytest.raises(UserError, match=r"s1_label\.vrt: 1 of the files it is made of .*gone\.tif.*50\.00%"):
+        catalogue(config)
