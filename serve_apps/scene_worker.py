@@ -22,7 +22,7 @@ from ray.serve.handle import DeploymentHandle
 from idgbr import IGNORE
 from idgbr.config.models import SamplerConfig
 from idgbr.errors import UserError
-from idgbr.raster.decoding import BadImage, ImageLimits, Picture, decode_coarse, decode_image
+from idgbr.raster.decoding import BadImage, ImageLimits, Picture, check_values, decode_coarse, decode_image
 from idgbr.raster.encoding import preview_png
 from serve_apps.assembly import Assembly, Maps, Stages
 from serve_apps.calls import every_replica, replica_lost
@@ -162,6 +162,7 @@ class SceneWorker:
         if request.stage == "refine" and spec.refiner is None:
             raise ProblemError.of(422, "No stage 2", f"{served.label} has no stage 2: ask /v1/coarse")
         picture: Picture = await self._threaded(decode_image, request.image, spec.bands, self._limits, spec.gsd)
+        await self._threaded(check_values, picture, spec.values)
         own = None
         if request.coarse is not None:
             own = await self._threaded(decode_coarse, request.coarse, picture.grid, len(spec.classes), self._limits)

@@ -20,6 +20,8 @@ from idgbr.datasets.synthetic import make_scenes
 from idgbr.errors import UserError
 from idgbr.raster.imagery import image_findings, settle
 from idgbr.raster.listing import IMAGE_SUFFIXES, VECTOR_SUFFIXES, expand
+from idgbr.raster.missing import parts_of
+from idgbr.raster.scene import Scene
 
 _LOOKED_AT = 64
 """Images of a data set whose margins are looked at."""
@@ -51,6 +53,13 @@ def catalogue(config: DataConfig) -> list[LabelledScene]:
         finding
         for number, scene in enumerate(scenes)
         for finding in image_findings(scene.image, "data.", with_pixels=number in looked_at)
+    )
+    labels = [Scene(uri, bands=(1,)) for scene in scenes for uri in (scene.label, scene.rough) if uri]
+    settle(
+        finding
+        for label in labels
+        if parts_of(label.uri).layers  # what a virtual raster lacks would count as "no label"
+        for finding in image_findings(label, "data.", with_pixels=False)
     )
     return sorted(scenes, key=lambda scene: scene.id)
 

@@ -53,11 +53,12 @@ def crs_name(wkt: str | None) -> str:
 def metres_per_unit(wkt: str) -> float | None:
     """Length of the unit of a projected or local system in metres; None of angles and of units nobody knows."""
     crs = CRS.from_wkt(wkt)
-    if crs.is_geographic:
+    local = wkt.lstrip().upper().startswith(("LOCAL_CS", "ENGCRS", "ENGINEERINGCRS"))
+    if not (crs.is_projected or local):
         return None
     try:
         name, factor = crs.linear_units_factor if crs.is_projected else crs.units_factor
-    except CRSError:  # geocentric systems and their kin
+    except CRSError:
         return None
     if any(word in name.lower() for word in ("unknown", "degree", "grad", "gon", "radian")):
         return None
@@ -69,6 +70,16 @@ def degrees_per_unit(wkt: str) -> float | None:
     """Size of the unit of a geographic system in degrees (grads are 0.9); None of all others."""
     crs = CRS.from_wkt(wkt)
     return math.degrees(crs.units_factor[1]) if crs.is_geographic else None
+
+
+@lru_cache(maxsize=256)
+def has_degrees(wkt: str) -> bool:
+    """Whether places of a system have longitudes and latitudes; those of local systems have none."""
+    try:
+        Transformer.from_crs(wkt, "OGC:CRS84", always_xy=True)
+    except ProjError:
+        return False
+    return True
 
 
 def ground_sides(wkt: str, corner: Point, right: Point, below: Point) -> Point:

@@ -11,11 +11,11 @@ import numpy as np
 import pyogrio
 import rasterio.features
 from pyogrio.errors import DataLayerError, DataSourceError
-from pyproj.exceptions import CRSError
 from shapely import make_valid
 
 from idgbr.errors import UserError
 from idgbr.raster.crs import crs_name, horizontal
+from idgbr.raster.frames import read_frame
 from idgbr.raster.gdal import gdal_env, gdal_path, is_remote, version_of
 from idgbr.raster.grid import Grid
 
@@ -71,14 +71,9 @@ def _read(uri: str, crs: str | None, layer: str, version: tuple[int, int]) -> gp
     name = _layer(uri, layer)
     try:
         with gdal_env(uri):
-            frame = gpd.read_file(gdal_path(uri), engine="pyogrio", layer=name)
+            frame = read_frame(gdal_path(uri), layer=name)
     except (DataSourceError, DataLayerError, OSError, ValueError) as error:
         raise _unreadable(uri, error) from error
-    except CRSError as error:
-        raise UserError(
-            f"{uri}: its CRS is not known to the installed PROJ ({' '.join(str(error).split())[:200]}). Expected a "
-            "CRS of the registry; bring the file to the image's CRS first (ogr2ogr -t_srs)."
-        ) from error
     if not isinstance(frame, gpd.GeoDataFrame):
         raise UserError(f"{uri}: has no geometries. Expected polygons.")
     frame = frame[frame.geometry.notna() & ~frame.geometry.is_empty]
