@@ -130,7 +130,7 @@ def _split(data: dict[str, Any], surveys: Sequence[ImageSurvey]) -> tuple[dict[s
     config = DataConfig.model_validate(data)
     scenes = catalogue(config)
     files = len(scenes)
-    options = [{"by": "fraction"}] if files >= _FEW_FILES else []
+    options: list[dict[str, Any]] = [{"by": "fraction"}] if files >= _FEW_FILES else []
     sizes = [(one.profile.height, one.profile.width) for one in surveys]
     block = next((b for b in _BLOCKS if sum((h // b) * (w // b) for h, w in sizes) >= _FEW_BLOCKS), _BLOCKS[-1])
     options.append({"by": "block", "block": block})

@@ -12,7 +12,8 @@ from rasterio.enums import ColorInterp, Resampling
 
 from idgbr.errors import UserError
 from idgbr.raster.gdal import GDAL_ERRORS, gdal_env, version_of
-from idgbr.raster.source import Source, reason
+from idgbr.raster.opening import reason
+from idgbr.raster.source import Source
 
 MAX_VALUES = 4096
 """Distinct values or colours that are counted one by one; a label with more is no label, or holds instances."""
