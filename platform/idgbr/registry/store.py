@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -32,12 +33,16 @@ def absolute_uri(uri: str) -> str:
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client of the store; registry and runs share it.
+    """The client of a store: one per process and address, which registry and runs share.
 
     Raises:
         UserError: See `absolute_uri`.
     """
-    uri = absolute_uri(uri)
+    return _client(absolute_uri(uri))
+
+
+@functools.cache
+def _client(uri: str) -> MlflowClient:
     if uri.startswith(_SQLITE):
         Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
