@@ -18,6 +18,7 @@ from idgbr import IGNORE
 from idgbr.config.inference import WindowsConfig
 from idgbr.config.models import SamplerConfig
 from idgbr.inference.planes import to_planes
+from idgbr.inference.predictor import Part
 from idgbr.models.description import ModelSpec
 from idgbr.raster.blending import StripBlender
 from idgbr.raster.decoding import Picture
@@ -52,8 +53,8 @@ class Maps:
 
 
 @dataclass(frozen=True)
-class Stages:
-    """Handles of both stages, and how many windows a call and calls a request may have in flight."""
+class StageHandles:
+    """Handles of both stages, and the largest number of windows a call and of calls a request may have in flight."""
 
     coarse: DeploymentHandle
     refiner: DeploymentHandle
@@ -69,20 +70,30 @@ class Assembly:
     of stage 1 goes from there to stage 2 without coming back in between.
 
     Args:
-        stages: The deployments.
+        handles: The deployments.
         pool: Threads for what must not run on the event loop.
         address: Version of the model.
         spec: Its description.
         picture: The image.
+        finished: Called with the stage and the number of its windows that were predicted.
     """
 
-    def __init__(self, stages: Stages, pool: Executor, address: str, spec: ModelSpec, picture: Picture) -> None:
-        self._stages, self._pool, self._address, self.spec, self.picture = stages, pool, address, spec, picture
+    def __init__(
+        self,
+        handles: StageHandles,
+        pool: Executor,
+        address: str,
+        spec: ModelSpec,
+        picture: Picture,
+        finished: Callable[[Part, int], None] = lambda part, windows: None,
+    ) -> None:
+        self.finished = finished
+        self._handles, self._pool, self._address, self.spec, self.picture = handles, pool, address, spec, picture
         self._image = ray.put(picture.pixels)
         self._valid = None if picture.valid.all() else ray.put(picture.valid)
 
     async def maps(self, sampler: SamplerConfig, own: NDArray[np.uint8] | None, refine: bool) -> Maps:
-        """Both stages; or the second one on somebody's coarse map, or the first one alone."""
+        """Both stages; or the second one on the caller's coarse map, or the first one alone."""
         cut = self.spec.inference.coarse
         if refine and own is None and max(self.picture.valid.shape) <= cut.window:
             return await retried(lambda: self._chained(sampler))
@@ -93,7 +104,7 @@ class Assembly:
         """Stage 1, blended."""
         started = time.perf_counter()
         classes = len(self.spec.classes)
-        plan = _Plan(self.picture, self.spec.inference.coarse, classes, self._stages.coarse_batch)
+        plan = _Plan(self.picture, self.spec.inference.coarse, classes, self._handles.coarse_batch)
         planes = np.empty((1 + classes, *self.picture.valid.shape), np.uint8)
 
         def write(rows: slice, values: NDArray[np.float32]) -> None:
@@ -102,6 +113,7 @@ class Assembly:
         calls = [self._call_coarse(corners) for corners in plan.chunks]
         maps = Maps(planes, None, None, {"coarse": len(plan.windows)})
         spent = await self._blend(plan, calls, write)
+        self.finished("coarse", len(plan.windows))
         maps.milliseconds = {"coarse": _since(started)} | _named("coarse", spent)
         return maps
 
@@ -119,7 +131,7 @@ class Assembly:
     def refiner_plan(self) -> _Plan:
         """Windows of stage 2, in calls."""
         cut = self.spec.inference.refiner
-        return _Plan(self.picture, cut, len(self.spec.classes) + 1, self._stages.refiner_batch)
+        return _Plan(self.picture, cut, len(self.spec.classes) + 1, self._handles.refiner_batch)
 
     def refined_writer(self, maps: Maps) -> Callable[[slice, NDArray[np.float32]], None]:
         """Takes blended strips of probabilities and uncertainty; fills the maps."""
@@ -136,7 +148,7 @@ class Assembly:
     def refine_steps(self, corners: NDArray, planes: ray.ObjectRef, sampler: SamplerConfig) -> Any:
         """The stream of one call's denoising steps, see `DiffusionRefiner.steps`."""
         windows = Windows(self._address, corners, self.spec.inference.refiner.window, sampler)
-        return self._stages.refiner.options(stream=True).steps.remote(self._image, self._valid, planes, windows)
+        return self._handles.refiner.options(stream=True).steps.remote(self._image, self._valid, planes, windows)
 
     async def blend_in(self, blender: StripBlender, windows: Sequence[Window], values: NDArray, write: Any) -> None:
         """Adds windows to a blender, in a thread."""
@@ -157,6 +169,7 @@ class Assembly:
         blending = asyncio.ensure_future(self._blend(plan, calls, self.refined_writer(maps)))
         try:
             stage1: Predicted = await first
+            self.finished("coarse", 1)
             height, width = self.picture.valid.shape
             probabilities = stage1.values[0, :, :height, :width].astype(np.float32)
             maps.planes = to_planes(probabilities, self.picture.valid)
@@ -173,7 +186,7 @@ class Assembly:
 
     def _call_coarse(self, corners: NDArray) -> Callable[[], Any]:
         windows = Windows(self._address, corners, self.spec.inference.coarse.window)
-        return lambda: self._stages.coarse.predict.remote(self._image, self._valid, windows)
+        return lambda: self._handles.coarse.predict.remote(self._image, self._valid, windows)
 
     def _call_refiner(
         self, corners: NDArray, coarse: Any, sampler: SamplerConfig, tries: int = TRIES
@@ -181,9 +194,14 @@ class Assembly:
         windows = Windows(self._address, corners, self.spec.inference.refiner.window, sampler)
 
         def call() -> Any:
-            return self._stages.refiner.refine.remote(self._image, self._valid, coarse, windows)
+            return self._handles.refiner.refine.remote(self._image, self._valid, coarse, windows)
 
-        return lambda: retried(lambda: cancelling(call()), tries)
+        async def counted() -> Predicted:
+            predicted = await retried(lambda: cancelling(call()), tries)
+            self.finished("refiner", len(corners))
+            return predicted
+
+        return counted
 
     async def _blend(
         self,
@@ -194,7 +212,7 @@ class Assembly:
         """Fills the maps; milliseconds in the model and in the blender."""
         blender = plan.blender()
         number, spent = 0, {"model": 0.0, "blend": 0.0}
-        async for done in in_order(calls, self._stages.calls):
+        async for done in in_order(calls, self._handles.calls):
             windows = plan.windows[number : number + len(done.values)]
             number += len(done.values)
             spent["model"] += done.ms

@@ -1,4 +1,4 @@
-"""Maps of a request as the bytes it asked for."""
+"""Encodes the maps of a request in the media types it accepts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serve_apps.model_folder import Served
 
 
 def encoded(request: MapRequest, served: Served, picture: Picture, maps: Maps) -> list[tuple[str, str, bytes]]:
-    """Name, media type and bytes of every output in every type that is asked for.
+    """Name, media type and bytes of every output in every requested type.
 
     An output that a type cannot hold (the image as polygons) is left out of that type.
     """

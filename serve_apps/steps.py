@@ -1,4 +1,4 @@
-"""The denoising steps of a map as they happen, as small pictures."""
+"""The denoising steps of a map as they happen, as small images."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from idgbr.raster.encoding import palette_png
 from serve_apps.assembly import Assembly, Maps
 from serve_apps.messages import Predicted
 
-_LONGEST = 384
-"""Pixels of the longer side of a picture."""
+MAX_SIDE_PX = 384
+"""Longer side of the image of a step."""
 
 
 async def step_lines(
@@ -25,12 +25,12 @@ async def step_lines(
 ) -> AsyncIterator[dict[str, Any]]:
     """One object for the coarse map, then one for every denoising step of every call; fills `maps` on the way.
 
-    Windows are worked on in calls, several at a time; a picture shows what every window looks like so far.
+    Windows are predicted in calls, several at a time; an image shows the present state of every window.
 
     Args:
         assembly: The image.
         maps: With the coarse planes; gets the refined map.
-        sampler: How.
+        sampler: Steps, samples and the rest.
         calls: How many calls are in flight.
         threaded: Runs a function in a thread.
     """
@@ -49,8 +49,8 @@ async def step_lines(
         async with free:
             stream = assembly.refine_steps(corners, planes, sampler)
             try:
-                async for told in stream:
-                    events.put_nowait((number, told))
+                async for event in stream:
+                    events.put_nowait((number, event))
             except asyncio.CancelledError:
                 stream.cancel()
                 raise
@@ -61,20 +61,21 @@ async def step_lines(
     blender, write = plan.blender(), assembly.refined_writer(maps)
     done: dict[int, NDArray] = {}
     shares = np.zeros(len(plan.chunks))
-    blended = place = 0
+    blended = first = 0
     try:
         while blended < len(plan.chunks):
-            number, told = await events.get()
-            if isinstance(told, Exception):
-                raise told
-            if isinstance(told, Predicted):
-                done[number] = told.values
+            number, event = await events.get()
+            if isinstance(event, Exception):
+                raise event
+            if isinstance(event, Predicted):
+                assembly.finished("refiner", len(event.values))
+                done[number] = event.values
                 while blended in done:
                     values = done.pop(blended)
-                    await assembly.blend_in(blender, plan.windows[place : place + len(values)], values, write)
-                    blended, place = blended + 1, place + len(values)
+                    await assembly.blend_in(blender, plan.windows[first : first + len(values)], values, write)
+                    blended, first = blended + 1, first + len(values)
                 continue
-            sample, step, ids = told
+            sample, step, ids = event
             shares[number] = (sample + min(1.0, (step + 1) / sampler.steps)) / sampler.samples
             _paint(canvas, plan.chunks[number], ids, assembly.picture.valid)
             yield {
@@ -99,11 +100,12 @@ async def step_lines(
 def _paint(canvas: NDArray[np.uint8], corners: NDArray, ids: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
     height, width = canvas.shape
     for (row, col), one in zip(corners.tolist(), ids, strict=True):
-        place = slice(max(row, 0), min(row + one.shape[0], height)), slice(max(col, 0), min(col + one.shape[1], width))
-        part = one[place[0].start - row : place[0].stop - row, place[1].start - col : place[1].stop - col]
-        canvas[place] = np.where(valid[place], part, canvas[place])
+        rows = slice(max(row, 0), min(row + one.shape[0], height))
+        cols = slice(max(col, 0), min(col + one.shape[1], width))
+        part = one[rows.start - row : rows.stop - row, cols.start - col : cols.stop - col]
+        canvas[rows, cols] = np.where(valid[rows, cols], part, canvas[rows, cols])
 
 
 def _picture(ids: NDArray[np.uint8], colours: list[str]) -> str:
-    step = max(1, -(-max(ids.shape) // _LONGEST))
+    step = max(1, -(-max(ids.shape) // MAX_SIDE_PX))
     return base64.b64encode(palette_png(np.ascontiguousarray(ids[::step, ::step]), colours)).decode()

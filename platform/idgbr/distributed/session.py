@@ -123,6 +123,8 @@ def _start_local(resources: ResourcesConfig) -> None:
     try:
         ray.init(
             address="local",
+            # Ray's own servers listen to every network otherwise; no other machine joins a local Ray.
+            _node_ip_address="127.0.0.1",
             num_cpus=max(resources.logical_cpus, math.ceil(workers * resources.cpus_per_worker) + 1),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
