@@ -227,12 +227,12 @@ class Assembly:
 class _Plan:
     """Windows over an image, in chunks of one call each."""
 
-    def __init__(self, picture: Picture, cut: WindowsConfig, channels: int, most: int) -> None:
+    def __init__(self, picture: Picture, cut: WindowsConfig, channels: int, max_windows: int) -> None:
         self._picture, self._cut, self._channels = picture, cut, channels
         height, width = picture.valid.shape
         self.windows = plan_windows(height, width, cut.window, cut.overlap)
         corners = np.array([(w.row, w.col) for w in self.windows], np.int64)
-        self.chunks: list[NDArray[np.int64]] = np.array_split(corners, -(-len(corners) // most))
+        self.chunks: list[NDArray[np.int64]] = np.array_split(corners, -(-len(corners) // max_windows))
 
     def blender(self) -> StripBlender:
         height, width = self._picture.valid.shape

@@ -95,6 +95,14 @@ class Process:
         return self._log.read_text()
 
 
+def manifest_environment(prefix: str) -> dict[str, str]:
+    """Variables of the MLflow server in configs/kubernetes/mlflow.yaml."""
+    documents = yaml.safe_load_all((ROOT / "configs" / "kubernetes" / "mlflow.yaml").read_text())
+    (server,) = [one for one in documents if (one["kind"], one["metadata"]["name"]) == ("Deployment", "mlflow")]
+    (container,) = server["spec"]["template"]["spec"]["containers"]
+    return {one["name"]: one["value"] for one in container["env"] if one["name"].startswith(prefix)}
+
+
 class Store:
     """An MLflow server with SQLite behind it."""
 
@@ -105,7 +113,7 @@ class Store:
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", 1,
             "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", folder / "artifacts",
         ]  # fmt: skip
-        webhooks = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
+        webhooks = manifest_environment("MLFLOW_WEBHOOK_")
         jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self._server = Process(command, folder / "mlflow.log", webhooks | jobs)
         until(self._answers, "MLflow")
