@@ -42,10 +42,10 @@ sys.stdin.read()
 T = TypeVar("T")
 
 
-def until(told: Callable[[], T], what: str) -> T:
+def until(condition: Callable[[], T], what: str) -> T:
     """The first answer that is not empty."""
     end = time.monotonic() + _PATIENCE_S
-    while not (answer := told()):
+    while not (answer := condition()):
         assert time.monotonic() < end, f"{what}: not within {_PATIENCE_S:.0f} s"
         time.sleep(0.2)
     return answer
@@ -179,8 +179,8 @@ class Place:
     @contextmanager
     def follow(self, *words: object, **environment: str) -> Iterator[Process]:
         """A reconciler."""
-        given = [word for key, value in self._flags.items() for word in (f"--{key}", value)]
-        command = [sys.executable, "-m", "serve_apps.reconciler", *given, *words]
+        flags = [word for key, value in self._flags.items() for word in (f"--{key}", value)]
+        command = [sys.executable, "-m", "serve_apps.reconciler", *flags, *words]
         process = Process(command, self._folder / "reconciler.log", environment)
         try:
             yield process
@@ -215,8 +215,8 @@ class Place:
     def tags(self, version: str) -> dict[str, str]:
         return dict(self.store.client.get_model_version(NAME, version).tags)
 
-    def told(self) -> dict[str, Any]:
-        """What /v1/model tells; nothing while nobody answers."""
+    def model(self) -> dict[str, Any]:
+        """Content of /v1/model; empty while the endpoint does not answer."""
         try:
             answer = requests.get(f"{self.url}/v1/model", timeout=60)
         except requests.RequestException:
@@ -226,7 +226,7 @@ class Place:
 
     def settled(self, version: str) -> bool:
         """Whether every replica serves the version."""
-        replicas = [one for several in self.told().get("replicas", {}).values() for one in several]
+        replicas = [one for several in self.model().get("replicas", {}).values() for one in several]
         return bool(replicas) and {one["active"] for one in replicas} == {f"models:/{NAME}/{version}"}
 
     def gauge(self, name: str) -> float:
@@ -293,7 +293,7 @@ class Load:
             try:
                 answer = refine(self._url, self._pictures[picture].body)
                 model = answer.headers.get("x-idgbr-model", "")
-                told = Answer(picture, begun, answer.status_code, model, answer.content)
+                result = Answer(picture, begun, answer.status_code, model, answer.content)
             except requests.RequestException as error:
-                told = Answer(picture, begun, 0, "", str(error).encode())
-            self._answers[client].append(told)
+                result = Answer(picture, begun, 0, "", str(error).encode())
+            self._answers[client].append(result)
