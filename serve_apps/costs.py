@@ -134,7 +134,7 @@ def _timed_batch(run: Callable[[int], object], batch: int) -> tuple[int, float]:
 
 
 def _timed(run: Callable[[], object]) -> float:
-    """Seconds of a run; of a short one the least of some, since anything else on the machine only adds to them."""
+    """Seconds of a run; of a short one the fastest of several, since anything else on the machine only adds to them."""
     fastest, spent = math.inf, 0.0
     for _ in range(_MAX_RUNS):
         started = time.perf_counter()

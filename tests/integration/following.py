@@ -78,8 +78,17 @@ class Process:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def terminate(self) -> None:
+        """SIGTERM, and what it prints until it has ended."""
+        self._process.terminate()
+        self._process.communicate()
+
     def end(self) -> None:
-        """What it waits for at its standard input, the end."""
+        """Closes its standard input, at whose end it ends."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(60)
