@@ -122,7 +122,7 @@ def main(flags: Flags) -> dict[str, object]:
         signal.signal(number, lambda *_: stop.set())
     lines = _StartLines()
     lines.print("starting Ray")
-    with start_ray(ResourcesConfig(logical_cpus=max(4, os.cpu_count() or 4))):
+    with start_ray(ResourcesConfig(logical_cpus=max(4, os.cpu_count() or 4)), loopback=True):
         from serve_apps.refinement import build
 
         lines.print(f"Ray runs; loading {model} and measuring how fast it is here")

@@ -92,7 +92,7 @@ class Client:
         url: Where it is, such as http://127.0.0.1:8000.
         key: API key, where it asks for one.
         timeout: Seconds without a byte before a call fails.
-        retries: How often a call that got 429 or 503, or no connection, is made again, after the seconds of Retry-After.
+        retries: How often a call that got 429, 503 or no connection is made again, after the seconds of Retry-After.
     """
 
     def __init__(self, url: str, key: str = "", timeout: float = 300.0, retries: int = 6) -> None:
