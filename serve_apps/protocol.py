@@ -19,7 +19,7 @@ from serve_apps.request_ids import plausible_id
 
 MAX_HEADER_BYTES = 32 * 1024
 """Request line and headers."""
-MAX_HEADER_S = 15.0
+MAX_HEADER_S = 10.0
 """From the connection, or from the first byte of a further request on it, to the end of the headers."""
 
 
