@@ -2,14 +2,14 @@
 # One image for every node, with the packages of requirements.lock and the project in /opt/idgbr:
 #   docker build --tag idgbr:cpu .
 #   docker build --tag idgbr:cuda --build-arg ACCELERATOR=cuda .
-# and the server of runs and models, which needs a database's driver and none of the rest:
+# The MLflow server is an image of its own: it needs a database driver and nothing else of the project.
 #   docker build --tag idgbr-mlflow --target mlflow .
 
 ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS mlflow
 COPY requirements.lock /tmp/requirements.lock
-# The lock's versions hold here too; the driver is all it does not know.
+# Versions come from the lock, but for the database driver, which is not in it.
 RUN pip install --no-cache-dir --constraint /tmp/requirements.lock mlflow boto3 psycopg2-binary==2.9.11
 RUN useradd --create-home --uid 1000 mlflow
 USER mlflow
@@ -27,7 +27,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 
 COPY requirements.lock /tmp/requirements.lock
-# The plain wheels of torch are those for CUDA; without it they would be gigabytes for nothing.
+# torch's default wheels are those for CUDA: gigabytes that a CPU image does not need.
 RUN case "${ACCELERATOR}" in \
       cpu) index="--index-url https://download.pytorch.org/whl/cpu" ;; \
       cuda) index="" ;; \
@@ -42,8 +42,8 @@ COPY --chown=idgbr:idgbr . /opt/idgbr
 
 USER idgbr
 WORKDIR /opt/idgbr
-# The toolkit shows GPUs to containers that ask; on a machine without any this asks for nothing. One arena: memory that a
-# model's thread frees is kept. Serve's proxies answer in the service's own words.
+# NVIDIA's toolkit shows GPUs to containers that set NVIDIA_*; without GPUs the variables have no effect. One malloc arena
+# keeps memory that threads free. Serve's HTTP proxies load serve_apps/proxy.py, so that their errors are problem+json, too.
 ENV PYTHONPATH=/opt/idgbr/platform:/opt/idgbr \
     PYTHONUNBUFFERED=1 \
     OMP_NUM_THREADS=1 \

@@ -1,40 +1,43 @@
-# Everything runs in .venv, which the first target builds: Python 3.11 and make are all it takes.
+# Everything runs in .venv, which the first target creates. Needs Python 3.11 and make.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS ?= .venv-docs
 
-# One thread a process: Ray's workers fill the processors, and threads on top of them only wait for each other.
+# One thread per process: Ray's workers already use all cores.
 export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
-# A Ray started here asks for a token of this checkout's own, instead of one it would leave in the home folder.
+# A Ray cluster started here uses a token of this checkout instead of one in the home folder.
 export RAY_AUTH_MODE ?= token
 export RAY_AUTH_TOKEN_PATH ?= $(CURDIR)/$(VENV)/ray-token
 export IDGBR_DATA ?= $(CURDIR)/.data
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export MPLBACKEND ?= Agg
 
-# Two processes of tests, each with a Ray of its own. The slow ones run one by one: their clusters are many processes each.
-PARALLEL ?= --numprocesses 2 --dist loadfile
+# Two test processes, each with its own Ray.
+PARALLEL ?= --numprocesses 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-slow browser lint clean
+.PHONY: help demo serve test test-slow soak browser lint docs clean
 
 help:
 	@echo "make demo       train, evaluate and refine on synthetic scenes (about 15 minutes on 2 cores)"
-	@echo "make serve      the demo's model behind http://127.0.0.1:8000, with a page to look at"
-	@echo "make test       ruff, mypy, import-linter, tests (under 20 minutes)"
-	@echo "make test-slow  the tests that take minutes each; installs Chromium for those of the page where it can"
-	@echo "make clean      remove the virtual environment"
+	@echo "make serve      serve the demo's model at http://127.0.0.1:8000: an API and a page"
+	@echo "make test       ruff, mypy, import-linter, tests (8 minutes on 2 cores)"
+	@echo "make test-slow  the tests that start clusters, services and jobs (25 minutes); installs Chromium where it can"
+	@echo "make soak       20 races of promotions, workers killed again and again, larger scenes: by hand, about an hour"
+	@echo "make docs       build the documentation site into site/; a broken link fails"
+	@echo "make clean      remove the virtual environments and the site"
 
-# Built anew only when the lock or the project's metadata change; pip then installs only what differs.
+# Runs again only if the lock or the project's metadata change; pip then installs only what differs.
 $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
-	# A baseline that is compiled on installation; without a C++ compiler the tables do without DenseCRF.
+	# This baseline is compiled on installation; without a C++ compiler the tables lack DenseCRF.
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps "pydensecrf2>=1.1,<2" \
-		|| echo "DenseCRF is left out of the tables: pydensecrf2 needs a C++ compiler"
+		|| echo "The tables will lack DenseCRF: pydensecrf2 needs a C++ compiler"
 	(umask 077; $(BIN)/python -c "import secrets; print(secrets.token_hex(32), end='')" > $(VENV)/ray-token)
 	touch $@
 
@@ -55,7 +58,12 @@ test: lint
 test-slow: $(STAMP) browser
 	$(BIN)/pytest -m slow
 
-# The page is tested in a browser: Debian's, where root may install it.
+# What CI leaves out: repetitions of faults that `make test-slow` injects once, and scenes of 2,000 and 4,000 px.
+soak: $(STAMP)
+	$(BIN)/pytest -m soak
+	$(BIN)/python jobs/benchmark.py memory
+
+# The page is tested in Debian's Chromium, which is installed where root may do so.
 browser:
 	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then :; \
 	elif test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
@@ -64,5 +72,15 @@ browser:
 			|| echo "The page is not tested: chromium and chromium-driver could not be installed"; \
 	else echo "The page is not tested: install chromium and chromedriver (Debian: apt-get install chromium chromium-driver)"; fi
 
+# The site's packages get a separate environment, so that they cannot change the locked ones.
+$(DOCS)/.installed: docs/requirements.txt
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --disable-pip-version-check --quiet --requirement docs/requirements.txt
+	touch $@
+
+docs: $(DOCS)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(DOCS) site

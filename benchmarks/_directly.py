@@ -1,4 +1,7 @@
-"""A map without the platform: bytes to bytes by the predictor alone, in one process."""
+"""The control: a map without the platform, bytes to bytes by the predictor alone, in one process.
+
+It plans, blends and writes by itself on purpose: what the platform's own executors share is what is measured.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from numpy.typing import NDArray
 from idgbr.config.inference import WindowsConfig
 from idgbr.config.tree import Experiment
 from idgbr.datasets.normalisation import Normalisation
-from idgbr.inference.planes import cut_windows, given_coarse, to_planes
+from idgbr.inference.min_region import apply_min_region, min_pixels
+from idgbr.inference.planes import coarse_input, cut_windows, to_planes
 from idgbr.inference.predictor import Predictor
 from idgbr.models.coarse import build_coarse
 from idgbr.models.description import ModelSpec
@@ -128,15 +132,18 @@ def two_stages(
     second = spec.inference.refiner
     corners = _corners(images, second)
     cut, known = _cut(images, corners, second.window), _cut(valid[:, None], corners, second.window)[:, 0]
-    coarse_input = given_coarse(_cut(planes, corners, second.window), spec.refiner.coarse_input)
+    coarse = coarse_input(_cut(planes, corners, second.window), spec.refiner.coarse_input)
     origins = np.tile(corners, (len(images), 1))
     pace.lap("cut")
     refined = [
-        predictor.refine(cut[i], known[i], coarse_input[i], origins[i]).probabilities
+        predictor.refine(cut[i], known[i], coarse[i], origins[i]).probabilities
         for i in _batches(len(cut), refiner_batch)
     ]
     pace.lap("refiner")
     blended = _blended(np.concatenate(refined), images, second)
+    minimum = min_pixels(spec.sampler, spec.classes, spec.gsd)
+    maps = zip(blended, valid, strict=True)
+    blended = np.stack([apply_min_region(p, np.zeros(v.shape, np.float32), v, minimum)[0] for p, v in maps])
     pace.lap("blend")
     return blended
 

@@ -118,11 +118,13 @@ class Outlines:
 
 
 def _polygonise(path: Path) -> Outlines:
-    from idgbr.raster.polygons import polygonise
+    from idgbr.raster.polygons import PolygonOptions, polygonise
 
     began, out = time.monotonic(), path.with_suffix(".gpkg")
     classes = [(0, "ground", "#d9d9d9"), (1, "building", "#d7191c")]
-    process = multiprocessing.get_context("spawn").Process(target=polygonise, args=(str(path), str(out), classes, 4.0))
+    process = multiprocessing.get_context("spawn").Process(
+        target=polygonise, args=(str(path), str(out), classes, PolygonOptions(4.0))
+    )
     process.start()
     assert process.pid is not None
     with Watch(process.pid, every=0.2) as watch:

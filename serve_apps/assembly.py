@@ -15,22 +15,21 @@ from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
 from idgbr import IGNORE
-from idgbr.config.inference import WindowsConfig
 from idgbr.config.models import SamplerConfig
-from idgbr.inference.planes import to_planes
+from idgbr.inference.min_region import MinPixels, min_pixels, sieved_planes
+from idgbr.inference.planes import to_band, to_planes, to_refined_planes
 from idgbr.inference.predictor import Part
 from idgbr.models.description import ModelSpec
-from idgbr.raster.blending import StripBlender
+from idgbr.raster.blending import WindowPass
 from idgbr.raster.decoding import Picture
 from idgbr.raster.grid import Window
-from idgbr.raster.windows import plan_windows
 from serve_apps.calls import TRIES, cancelling, in_order, retried
 from serve_apps.messages import Predicted, Windows
 
 T = TypeVar("T")
 
-FULL_SCALE = 254
-"""uint8 value of uncertainty 1, 255 being nodata."""
+_TILE = 1024
+"""Side of the tiles in which small regions are found."""
 
 
 @dataclass
@@ -38,7 +37,7 @@ class Maps:
     """Maps of one image.
 
     Attributes:
-        planes: coarse class ids and probabilities, (1 + K, H, W) uint8; ids alone where they came with the request.
+        planes: coarse class ids and probabilities, (1 + K, H, W) uint8; ids alone where the request brought them.
         refined: (H, W) uint8 class ids, IGNORE where there is no imagery; None for stage 1 alone.
         uncertainty: (H, W) uint8, 0 to 254 for 0 to 1.
         windows: predicted, by stage.
@@ -103,17 +102,19 @@ class Assembly:
     async def coarse_maps(self) -> Maps:
         """Stage 1, blended."""
         started = time.perf_counter()
-        classes = len(self.spec.classes)
-        plan = _Plan(self.picture, self.spec.inference.coarse, classes, self._handles.coarse_batch)
+        classes, cut = len(self.spec.classes), self.spec.inference.coarse
+        windows = WindowPass(*self.picture.valid.shape, cut.window, cut.overlap)
         planes = np.empty((1 + classes, *self.picture.valid.shape), np.uint8)
 
-        def write(rows: slice, values: NDArray[np.float32]) -> None:
+        def write(row: int, values: NDArray[np.float32]) -> None:
+            rows = slice(row, row + values.shape[1])
             planes[:, rows] = to_planes(values, self.picture.valid[rows])
 
-        calls = [self._call_coarse(corners) for corners in plan.chunks]
-        maps = Maps(planes, None, None, {"coarse": len(plan.windows)})
-        spent = await self._blend(plan, calls, write)
-        self.finished("coarse", len(plan.windows))
+        windows.begin(classes, write)
+        calls = [self._call_coarse(corners) for corners in windows.chunks(self._handles.coarse_batch)]
+        maps = Maps(planes, None, None, {"coarse": len(windows.windows)})
+        spent = await self._blend(windows, calls)
+        self.finished("coarse", len(windows.windows))
         maps.milliseconds = {"coarse": _since(started)} | _named("coarse", spent)
         return maps
 
@@ -121,52 +122,32 @@ class Assembly:
         """Stage 2 on a coarse map, blended."""
         started = time.perf_counter()
         planes = ray.put(maps.planes)
-        plan = self.refiner_plan()
-        calls = [self._call_refiner(corners, planes, sampler) for corners in plan.chunks]
-        spent = await self._blend(plan, calls, self.refined_writer(maps))
-        maps.windows["refiner"] = len(plan.windows)
+        refinement = self.refinement(maps, sampler)
+        calls = [self._call_refiner(corners, planes, sampler) for corners in refinement.chunks]
+        spent = await self._blend(refinement.windows, calls)
+        await self.threaded(refinement.finish)
         maps.milliseconds |= {"refine": _since(started)} | _named("refine", spent)
         return maps
 
-    def refiner_plan(self) -> _Plan:
-        """Windows of stage 2, in calls."""
-        cut = self.spec.inference.refiner
-        return _Plan(self.picture, cut, len(self.spec.classes) + 1, self._handles.refiner_batch)
-
-    def refined_writer(self, maps: Maps) -> Callable[[slice, NDArray[np.float32]], None]:
-        """Takes blended strips of probabilities and uncertainty; fills the maps."""
-        valid = self.picture.valid
-        refined, uncertainty = np.empty(valid.shape, np.uint8), np.empty(valid.shape, np.uint8)
-        maps.refined, maps.uncertainty = refined, uncertainty
-
-        def write(rows: slice, values: NDArray[np.float32]) -> None:
-            refined[rows] = np.where(valid[rows], values[:-1].argmax(0), IGNORE)
-            uncertainty[rows] = np.where(valid[rows], np.rint(values[-1].clip(0, 1) * FULL_SCALE), IGNORE)
-
-        return write
+    def refinement(self, maps: Maps, sampler: SamplerConfig) -> Refinement:
+        """What fills the refined maps."""
+        minimum = min_pixels(sampler, self.spec.classes, self.spec.gsd)
+        return Refinement(self.spec, self.picture.valid, minimum, maps, self._handles.refiner_batch)
 
     def refine_steps(self, corners: NDArray, planes: ray.ObjectRef, sampler: SamplerConfig) -> Any:
         """The stream of one call's denoising steps, see `DiffusionRefiner.steps`."""
         windows = Windows(self._address, corners, self.spec.inference.refiner.window, sampler)
         return self._handles.refiner.options(stream=True).steps.remote(self._image, self._valid, planes, windows)
 
-    async def blend_in(self, blender: StripBlender, windows: Sequence[Window], values: NDArray, write: Any) -> None:
-        """Adds windows to a blender, in a thread."""
-        await self._threaded(_add, blender, windows, values, write)
-
-    async def finish(self, blender: StripBlender, write: Any) -> None:
-        """Writes what is left in a blender, in a thread."""
-        await self._threaded(_finish, blender, write)
-
     async def _chained(self, sampler: SamplerConfig) -> Maps:
         """One window of stage 1, whose result travels from replica to replica."""
         started = time.perf_counter()
         corner = np.zeros((1, 2), np.int64)
         first = self._call_coarse(corner)()
-        plan = self.refiner_plan()
-        calls = [self._call_refiner(corners, first, sampler, tries=1) for corners in plan.chunks]
-        maps = Maps(np.empty((0, 0, 0), np.uint8))
-        blending = asyncio.ensure_future(self._blend(plan, calls, self.refined_writer(maps)))
+        maps = Maps(np.empty((0, 0, 0), np.uint8), windows={"coarse": 1})
+        refinement = self.refinement(maps, sampler)
+        calls = [self._call_refiner(corners, first, sampler, tries=1) for corners in refinement.chunks]
+        blending = asyncio.ensure_future(self._blend(refinement.windows, calls))
         try:
             stage1: Predicted = await first
             self.finished("coarse", 1)
@@ -179,7 +160,7 @@ class Assembly:
             first.cancel()
             blending.cancel()
             raise
-        maps.windows = {"coarse": 1, "refiner": len(plan.windows)}
+        await self.threaded(refinement.finish)
         maps.milliseconds = {"coarse": coarse_ms, "refine": _since(started) - coarse_ms}
         maps.milliseconds |= {"coarse-model": stage1.ms} | _named("refine", spent)
         return maps
@@ -204,53 +185,76 @@ class Assembly:
         return counted
 
     async def _blend(
-        self,
-        plan: _Plan,
-        calls: Sequence[Callable[[], Awaitable[Predicted]]],
-        write: Callable[[slice, NDArray[np.float32]], None],
+        self, windows: WindowPass, calls: Sequence[Callable[[], Awaitable[Predicted]]]
     ) -> dict[str, float]:
-        """Fills the maps; milliseconds in the model and in the blender."""
-        blender = plan.blender()
-        number, spent = 0, {"model": 0.0, "blend": 0.0}
+        """Blends what the calls bring; milliseconds in the model and in the blender."""
+        spent = {"model": 0.0, "blend": 0.0}
         async for done in in_order(calls, self._handles.calls):
-            windows = plan.windows[number : number + len(done.values)]
-            number += len(done.values)
             spent["model"] += done.ms
-            spent["blend"] += await self._threaded(_add, blender, windows, done.values, write)
-        spent["blend"] += await self._threaded(_finish, blender, write)
+            spent["blend"] += await self.threaded(blend, windows, done.values)
+        spent["blend"] += await self.threaded(_finish, windows)
         return spent
 
-    async def _threaded(self, work: Callable[..., T], *arguments: Any) -> T:
+    async def threaded(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Runs what must not run on the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
 
-class _Plan:
-    """Windows over an image, in chunks of one call each."""
+class Refinement:
+    """Fills a request's refined maps: the windows of stage 2, blended, then without regions that are too small.
 
-    def __init__(self, picture: Picture, cut: WindowsConfig, channels: int, max_windows: int) -> None:
-        self._picture, self._cut, self._channels = picture, cut, channels
-        height, width = picture.valid.shape
-        self.windows = plan_windows(height, width, cut.window, cut.overlap)
-        corners = np.array([(w.row, w.col) for w in self.windows], np.int64)
-        self.chunks: list[NDArray[np.int64]] = np.array_split(corners, -(-len(corners) // max_windows))
+    Args:
+        spec: Description of the model.
+        valid: (H, W), where there is imagery.
+        minimum: Pixels of the smallest region, by class.
+        maps: The maps to fill.
+        batch: Windows of a call.
+    """
 
-    def blender(self) -> StripBlender:
-        height, width = self._picture.valid.shape
-        return StripBlender(height, width, self._channels, self.windows, self._cut.window, self._cut.overlap)
+    def __init__(self, spec: ModelSpec, valid: NDArray[np.bool_], minimum: MinPixels, maps: Maps, batch: int) -> None:
+        self._valid, self._minimum, self._maps = valid, minimum, maps
+        cut, classes = spec.inference.refiner, len(spec.classes)
+        self.windows = WindowPass(*valid.shape, cut.window, cut.overlap)
+        self.chunks = self.windows.chunks(batch)
+        self._refined, self._uncertainty = np.empty(valid.shape, np.uint8), np.empty(valid.shape, np.uint8)
+        self._planes = np.empty((2 + classes, *valid.shape) if minimum else (0, 0, 0), np.uint8)
+        maps.windows["refiner"] = len(self.windows.windows)
+        self.windows.begin(classes + 1, self._write)
+
+    def finish(self) -> None:
+        """Completes the maps, once all windows are blended."""
+        if self._minimum:
+            whole = Window(0, 0, *self._valid.shape)
+            for tile in whole.tiles(_TILE):
+                values = sieved_planes(lambda part: self._planes[:, *part.slices()], tile, whole, self._minimum)
+                self._fill(tile, values[:-1])
+        self._maps.refined, self._maps.uncertainty = self._refined, self._uncertainty
+
+    def _write(self, row: int, values: NDArray[np.float32]) -> None:
+        strip = Window(row, 0, *values.shape[1:])
+        if self._minimum:
+            part = strip.slices()
+            self._planes[:, *part] = to_refined_planes(values[:-1], values[-1], self._valid[part])
+        else:
+            self._fill(strip, values)
+
+    def _fill(self, window: Window, values: NDArray[np.float32]) -> None:
+        part = window.slices()
+        self._refined[part] = np.where(self._valid[part], values[:-1].argmax(0), IGNORE)
+        self._uncertainty[part] = to_band(values[-1], self._valid[part])
 
 
-def _add(blender: StripBlender, windows: Sequence[Window], values: NDArray, write: Callable[..., None]) -> float:
+def blend(windows: WindowPass, values: NDArray) -> float:
+    """Adds the values (N, C, S, S) of the next windows; the milliseconds it took."""
     started = time.perf_counter()
-    for window, one in zip(windows, values, strict=True):
-        for row, strip in blender.add(window, one.astype(np.float32)):
-            write(slice(row, row + strip.shape[1]), strip)
+    for one in values:
+        windows.add(one)
     return _since(started)
 
 
-def _finish(blender: StripBlender, write: Callable[..., None]) -> float:
+def _finish(windows: WindowPass) -> float:
     started = time.perf_counter()
-    for row, strip in blender.finish():
-        write(slice(row, row + strip.shape[1]), strip)
+    windows.finish()
     return _since(started)
 
 

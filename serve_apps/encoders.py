@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from idgbr.errors import UserError
 from idgbr.raster.decoding import Picture
 from idgbr.raster.encoding import geojson, geotiff, grey_png, palette_png, preview_png
+from idgbr.raster.polygons import PolygonOptions
 from serve_apps.assembly import Maps
 from serve_apps.messages import GEOJSON, GEOTIFF, PNG, MapRequest
 from serve_apps.model_folder import Served
+from serve_apps.problems import ProblemError
 
 
 def encoded(request: MapRequest, served: Served, picture: Picture, maps: Maps) -> list[tuple[str, str, bytes]]:
@@ -20,13 +23,15 @@ def encoded(request: MapRequest, served: Served, picture: Picture, maps: Maps) -
     parts: list[tuple[str, str, bytes]] = []
     for name in request.outputs:
         for media in request.media:
-            data = _encode(name, media, request.min_area, served, picture, maps)
+            data = _encode(name, media, request.polygons, served, picture, maps)
             if data is not None:
                 parts.append((name, media, data))
     return parts
 
 
-def _encode(name: str, media: str, min_area: float, served: Served, picture: Picture, maps: Maps) -> bytes | None:
+def _encode(
+    name: str, media: str, polygons: PolygonOptions, served: Served, picture: Picture, maps: Maps
+) -> bytes | None:
     spec = served.spec
     if name == "image":
         return preview_png(picture.pixels, picture.valid) if media == PNG else None
@@ -43,4 +48,22 @@ def _encode(name: str, media: str, min_area: float, served: Served, picture: Pic
     if media == GEOTIFF:
         tags = {f"class_{i}": c.name for i, c in enumerate(spec.classes)} | {"model": served.label}
         return geotiff(ids, picture.grid, "class", colours, tags)
-    return geojson(ids, picture.grid, [(i, c.name, c.colour) for i, c in enumerate(spec.classes)], min_area)
+    planes = {"uncertainty": maps.uncertainty} if name == "refined" and maps.uncertainty is not None else None
+    return geojson(ids, picture.grid, named_classes(served), polygons, planes)
+
+
+def named_classes(served: Served) -> list[tuple[int, str, str]]:
+    """(id, name, colour) of each class."""
+    return [(i, c.name, c.colour) for i, c in enumerate(served.spec.classes)]
+
+
+def check_polygons(request: MapRequest, served: Served) -> None:
+    """Refuses options of polygons that the model's classes do not allow, before anything is computed.
+
+    Raises:
+        ProblemError: 422.
+    """
+    try:
+        request.polygons.ids(named_classes(served))
+    except UserError as error:
+        raise ProblemError.of(422, "Invalid parameters", str(error)) from error

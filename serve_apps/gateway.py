@@ -173,7 +173,9 @@ class Gateway:
             sampler = query.sampler(self._limits)
             outputs = query.requested(("coarse", "refined", "uncertainty"))
             image, own = await read_body(request, self._limits)
-            map_request = MapRequest(request_id, "refine", image, own, sampler, outputs, query.media(), query.min_area)
+            map_request = MapRequest(
+                request_id, "refine", image, own, sampler, outputs, query.media(), query.polygons()
+            )
             lines = self._lines(map_request)
             # A fault of the request shows before the first line, while the status can still be set.
             first = await anext(lines)
@@ -231,7 +233,7 @@ class Gateway:
             if stage == "coarse" and own is not None:
                 raise ProblemError.of(400, "Unknown part", "part 'coarse'; stage 1 takes an image alone")
             types = (GEOTIFF,) if media == MULTIPART else (media,)
-            map_request = MapRequest(request_id, stage, image, own, sampler, outputs, types, query.min_area)
+            map_request = MapRequest(request_id, stage, image, own, sampler, outputs, types, query.polygons())
             reply: MapReply | Problem = await self._within(
                 self._scenes.make.remote(map_request), self._limits.request_s
             )

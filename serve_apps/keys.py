@@ -1,6 +1,6 @@
 """Makes an API key: prints it once, and adds its hash to a file.
 
-    python -m serve_apps.keys mapping-team --file keys.txt
+    python -m serve_apps.keys --name mapping-team --file keys.txt
 
 The file is named in `access.keys_file`; the key goes into requests as `Authorization: Bearer KEY`.
 """

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idgbr.config.models import SamplerConfig
+from idgbr.raster.polygons import AS_PIXELS, PolygonOptions
 
 Output = Literal["image", "coarse", "refined", "uncertainty"]
 GEOTIFF, PNG, GEOJSON = "image/tiff", "image/png", "application/geo+json"
@@ -55,7 +56,7 @@ class MapRequest:
         sampler: keys of the sampler to change.
         outputs: names of the maps, in the order of the answer.
         media: the type of the answer, or the types of every output of a stream's result.
-        min_area: smallest polygon in square metres.
+        polygons: how polygons differ from the map's pixels.
     """
 
     id: str
@@ -65,7 +66,7 @@ class MapRequest:
     sampler: dict[str, Any]
     outputs: tuple[Output, ...]
     media: tuple[str, ...]
-    min_area: float = 0.0
+    polygons: PolygonOptions = AS_PIXELS
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import QueryParams
 
+from idgbr.raster.polygons import PolygonOptions
 from serve_apps.messages import GEOJSON, GEOTIFF, MULTIPART, NDJSON, PNG, Output
 from serve_apps.problems import ProblemError
 from serve_apps.settings import LimitArgs
@@ -21,6 +22,15 @@ class CoarseQuery(BaseModel):
 
     min_area: float = Field(0.0, ge=0, le=1e9, allow_inf_nan=False, examples=[4.0])
     """GeoJSON: smallest polygon in square metres (pixels, without georeference); smaller ones join a neighbour."""
+    simplify: float = Field(0.0, ge=0, le=1e4, allow_inf_nan=False, examples=[0.3])
+    """GeoJSON: metres that an edge may move by, about (pixels, without georeference); 0 keeps the pixels' edges."""
+    regularise: str = Field("", max_length=1000, examples=["building"])
+    """GeoJSON: names of classes, with commas between, whose polygons get right angles."""
+
+    def polygons(self) -> PolygonOptions:
+        """How polygons differ from the map's pixels."""
+        names = tuple(name.strip() for name in self.regularise.split(",") if name.strip())
+        return PolygonOptions(self.min_area, self.simplify, names)
 
 
 class RefineQuery(CoarseQuery):

@@ -30,7 +30,7 @@ from serve_apps.admission import Job, Workload
 from serve_apps.assembly import Assembly, Maps, StageHandles
 from serve_apps.calls import every_replica
 from serve_apps.costs import Estimate, ModelCosts
-from serve_apps.encoders import encoded
+from serve_apps.encoders import check_polygons, encoded
 from serve_apps.geography import check_degrees
 from serve_apps.messages import GEOJSON, MapReply, MapRequest
 from serve_apps.metrics import StageMetrics
@@ -185,6 +185,7 @@ class SceneWorker:
             BadImage: not an image, or larger than the limits.
         """
         spec, limits = served.spec, self._args.limits
+        check_polygons(request, served)
         if request.coarse is None and spec.coarse is None:
             raise ProblemError.of(422, "No stage 1", f"{served.label} has no stage 1: send a coarse map with the image")
         if request.stage == "refine" and spec.refiner is None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ray import serve
 
 from idgbr import IGNORE
-from idgbr.inference.planes import cut_windows, given_coarse, to_planes
+from idgbr.inference.planes import coarse_input, cut_windows, predict_valid, to_planes
 from idgbr.inference.predictor import Part, Predictor
 from serve_apps.costs import StageCost
 from serve_apps.messages import Predicted, Windows
@@ -195,7 +195,9 @@ class CoarseSegmenter(_Stage):
     def _values(
         self, jobs: list[_Job], images: NDArray, valid: NDArray[np.bool_], on_step: Callable[..., None]
     ) -> NDArray[np.float16]:
-        return _busy_only(valid, lambda busy: jobs[0].predictor.coarse(images[busy], valid[busy]))
+        predictor = jobs[0].predictor
+        classes = len(predictor.spec.classes)
+        return predict_valid(valid, classes, lambda numbers: predictor.coarse(images[numbers], valid[numbers]))
 
 
 @serve.deployment
@@ -267,24 +269,15 @@ class DiffusionRefiner(_Stage):
         predictor, sampler = jobs[0].predictor, jobs[0].windows.sampler
         assert predictor.spec.refiner is not None
         planes = np.concatenate([job.cut_coarse() for job in jobs])
-        coarse_input = given_coarse(planes, predictor.spec.refiner.coarse_input)
+        coarse = coarse_input(planes, predictor.spec.refiner.coarse_input)
         origins = np.concatenate([job.windows.corners for job in jobs])
 
-        def run(busy: NDArray[np.bool_]) -> NDArray:
-            refined = predictor.refine(images[busy], valid[busy], coarse_input[busy], origins[busy], sampler, on_step)
+        def refine(numbers: NDArray[np.intp]) -> NDArray:
+            batch = images[numbers], valid[numbers], coarse[numbers], origins[numbers]
+            refined = predictor.refine(*batch, sampler, on_step)
             return np.concatenate([refined.probabilities, refined.uncertainty[:, None]], axis=1)
 
-        return _busy_only(valid, run)
-
-
-def _busy_only(valid: NDArray[np.bool_], run: Callable[[NDArray[np.bool_]], NDArray]) -> NDArray[np.float16]:
-    """Values of all windows; those without a valid pixel cost nothing and are 0."""
-    busy: NDArray[np.bool_] = np.asarray(valid.any(axis=(1, 2)))
-    some = run(busy if busy.any() else np.arange(len(busy)) == 0)
-    values = np.zeros((len(busy), *some.shape[1:]), np.float16)
-    if busy.any():
-        values[busy] = some
-    return values
+        return predict_valid(valid, len(predictor.spec.classes) + 1, refine)
 
 
 def _planes(

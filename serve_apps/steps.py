@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from idgbr.config.models import SamplerConfig
 from idgbr.raster.encoding import palette_png
-from serve_apps.assembly import Assembly, Maps
+from serve_apps.assembly import Assembly, Maps, blend
 from serve_apps.messages import Predicted
 
-MAX_SIDE_PX = 384
-"""Longer side of the image of a step."""
+MAX_PICTURE_PX = 384
+"""Pixels of the longer side of a picture."""
 
 
 async def step_lines(
@@ -36,7 +36,8 @@ async def step_lines(
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    plan = assembly.refiner_plan()
+    refinement = assembly.refinement(maps, sampler)
+    chunks = refinement.chunks
     planes = ray.put(maps.planes)
     canvas = maps.planes[0].copy()
     colours = [c.colour for c in assembly.spec.classes]
@@ -57,13 +58,12 @@ async def step_lines(
             except Exception as error:
                 events.put_nowait((number, error))
 
-    tasks = [asyncio.create_task(follow(i, corners)) for i, corners in enumerate(plan.chunks)]
-    blender, write = plan.blender(), assembly.refined_writer(maps)
+    tasks = [asyncio.create_task(follow(i, corners)) for i, corners in enumerate(chunks)]
     done: dict[int, NDArray] = {}
-    shares = np.zeros(len(plan.chunks))
-    blended = first = 0
+    shares = np.zeros(len(chunks))
+    blended = 0
     try:
-        while blended < len(plan.chunks):
+        while blended < len(chunks):
             number, event = await events.get()
             if isinstance(event, Exception):
                 raise event
@@ -71,13 +71,12 @@ async def step_lines(
                 assembly.finished("refiner", len(event.values))
                 done[number] = event.values
                 while blended in done:
-                    values = done.pop(blended)
-                    await assembly.blend_in(blender, plan.windows[first : first + len(values)], values, write)
-                    blended, first = blended + 1, first + len(values)
+                    await threaded(blend, refinement.windows, done.pop(blended))
+                    blended += 1
                 continue
             sample, step, ids = event
             shares[number] = (sample + min(1.0, (step + 1) / sampler.steps)) / sampler.samples
-            _paint(canvas, plan.chunks[number], ids, assembly.picture.valid)
+            _paint(canvas, chunks[number], ids, assembly.picture.valid)
             yield {
                 "type": "step",
                 "sample": sample + 1,
@@ -85,15 +84,15 @@ async def step_lines(
                 "step": step + 1,
                 "steps": sampler.steps,
                 "part": number + 1,
-                "parts": len(plan.chunks),
+                "parts": len(chunks),
                 "progress": round(float(shares.mean()), 4),
                 "png": await threaded(_picture, canvas, colours),
             }
     finally:
         for task in tasks:
             task.cancel()
-    await assembly.finish(blender, write)
-    maps.windows["refiner"] = len(plan.windows)
+    await threaded(refinement.windows.finish)
+    await threaded(refinement.finish)
     maps.milliseconds["refine"] = (loop.time() - began) * 1e3
 
 
@@ -107,5 +106,5 @@ def _paint(canvas: NDArray[np.uint8], corners: NDArray, ids: NDArray[np.uint8], 
 
 
 def _picture(ids: NDArray[np.uint8], colours: list[str]) -> str:
-    step = max(1, -(-max(ids.shape) // MAX_SIDE_PX))
+    step = max(1, -(-max(ids.shape) // MAX_PICTURE_PX))
     return base64.b64encode(palette_png(np.ascontiguousarray(ids[::step, ::step]), colours)).decode()

@@ -1,10 +1,14 @@
-"""Fixtures every test may use."""
+"""Fixtures every test may use; those that need Ray are listed in tests/integration/conftest.py."""
 
 from __future__ import annotations
 
+import json
 import os
+import runpy
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import huggingface_hub
@@ -22,6 +26,30 @@ from idgbr.models.coarse import build_coarse
 from idgbr.models.description import ModelSpec, Sample
 from idgbr.models.package import save_model
 from idgbr.models.refiner import Refiner
+
+OPEN_SERVICE_FILES = ("test_serve.py", "test_bad_requests.py")
+"""Files that ask the `open_service` of tests/integration: where several processes run tests, one runs all of these."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Runs what takes longest first, and tests marked `soak` only where -m names them."""
+    soak = "soak" in config.option.markexpr
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("soak") and not soak])
+    items[:] = [item for item in items if soak or not item.get_closest_marker("soak")]
+    items.sort(key=lambda item: item.path.parent.name != "integration")  # stable: files stay together, in order
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One process runs all tests of a file, and all files of `OPEN_SERVICE_FILES`."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "service" if file.endswith(OPEN_SERVICE_FILES) else file
+
+    return ByFile(config, log)
 
 
 def _folder(variable: str) -> Path:
@@ -43,6 +71,36 @@ def data_dir() -> Path:
 def golden_dir() -> Path:
     """Folder of reference vectors; the test is skipped where IDGBR_TEST_GOLDEN is unset."""
     return _folder("IDGBR_TEST_GOLDEN")
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def run_job(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Runs jobs/NAME.py in this process, as the command line does: `run_job("refine", "--input", path)`.
+
+    A process of its own takes 5 to 10 s to import torch, diffusers and Ray: only signals, exit codes of the
+    interpreter and what two processes do to each other are worth one. Returns the job's last line, with all that it
+    printed as `text`. What the job puts into the environment is taken out again.
+    """
+    environment, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+
+    def run(name: str, *words: object) -> dict[str, Any]:
+        monkeypatch.setattr("sys.argv", [name, *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "jobs" / f"{name}.py"), run_name="__main__")
+        printed = capsys.readouterr()
+        last: dict[str, Any] = json.loads(printed.out.splitlines()[-1])
+        assert last["exit_code"] == ended.value.code
+        return {**last, "text": printed.out + printed.err}
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 @pytest.fixture

@@ -175,3 +175,21 @@ def test_a_signal_lets_the_job_clean_up(job: Path, number: int, code: int) -> No
         assert process.wait(60) == code
     assert lines[0] == "cleaned"
     assert json.loads(lines[-1])["status"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"), [("4", 4.0), ("null", None), ("{building: 4, tree: 1.5}", {"building": 4.0, "tree": 1.5})]
+)
+def test_a_key_that_is_a_number_or_a_mapping(word: str, expected: object) -> None:
+    arguments = ["--config", "configs/demo.yaml", "--sampler.min_region", word]
+    _, experiment = parse_job(ExperimentFlags, arguments)
+    assert experiment is not None and experiment.sampler.min_region == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "message"), [("{house: 4}", "no class 'house'; expected some of: ground"), ("-1", "found -1"), ("x", "x")]
+)
+def test_a_minimum_that_is_none_is_refused(word: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as refusal:
+        parse_job(ExperimentFlags, ["--config", "configs/demo.yaml", "--sampler.min_region", word])
+    assert "sampler.min_region" in str(refusal.value)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +27,6 @@ from idgbr.models.stable_diffusion_folder import empty_prompt, load_stable_diffu
 from idgbr.training.label_embedding import check_decodable, decode_accuracy, train_label_embedding
 from idgbr.training.refiner import RefinerTask
 
-ROOT = Path(__file__).parents[1]
 WIDTH, TOKENS, WINDOW = 16, 8, 64
 CONFIG = """
 data:
@@ -41,9 +40,7 @@ inference: {refiner: {window: 64, overlap: 16}}
 """
 
 
-def job(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *(str(word) for word in words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+RunJob = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +93,19 @@ def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def converted(stable_diffusion: Path, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "sd"
-    done = job(
-        "jobs/convert.py", "sd", "--config", str(config), "--input", str(stable_diffusion), "--output", str(folder)
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["outputs"]["classes"] == 3
-    assert "condition encoder" in done.stdout
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the model that the first test converts, for the tests after it."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture
+def converted(stable_diffusion: Path, config: Path, models: Path, run_job: RunJob) -> Path:
+    folder = models / "sd"
+    if not folder.exists():
+        done = run_job("convert", "sd", "--config", config, "--input", stable_diffusion, "--output", folder)
+        assert done["exit_code"] == 0, done["text"]
+        assert done["outputs"]["classes"] == 3
+        assert "condition encoder" in done["text"]
     return folder
 
 
@@ -199,11 +201,11 @@ def test_parts_that_do_not_belong_together(stable_diffusion: Path, experiment: E
         empty_prompt(tmp_path)
 
 
-def test_label_embedding_job(tmp_path: Path) -> None:
+def test_label_embedding_job(tmp_path: Path, run_job: RunJob) -> None:
     file = tmp_path / "embedding.safetensors"
-    done = job("jobs/embedding.py", "--classes", "5", "--output", str(file))
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["outputs"]["accuracy at noise 0.15"] > 0.99
+    done = run_job("embedding", "--classes", "5", "--output", file)
+    assert done["exit_code"] == 0, done["text"]
+    assert done["outputs"]["accuracy at noise 0.15"] > 0.99
     embedding = load_label_embedding(file, 5)
     ids = torch.randint(0, 5, (1, 16, 16))
     assert torch.equal(embedding.decode(embedding.encode(ids)).argmax(1), ids)
@@ -211,26 +213,20 @@ def test_label_embedding_job(tmp_path: Path) -> None:
         load_label_embedding(file, 7)
 
 
-def test_a_table_that_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
+def test_a_table_that_cannot_be_decoded_is_refused(tmp_path: Path, run_job: RunJob) -> None:
     embedding = train_label_embedding(4)
     assert decode_accuracy(embedding).overall[0] == 1.0
     embedding.table.weight[2] = embedding.table.weight[1]
     with pytest.raises(UserError, match=r"class [12] is decoded to another class"):
         check_decodable(embedding, "table")
     save_label_embedding(embedding, tmp_path / "bad.safetensors")
-    done = job(
-        "jobs/convert.py",
-        "embedding",
-        "--input",
-        str(tmp_path / "bad.safetensors"),
-        "--output",
-        str(tmp_path / "x.safetensors"),
-    )
-    assert done.returncode == 2 and "decoded to another class" in done.stderr
+    words = ("--input", tmp_path / "bad.safetensors", "--output", tmp_path / "x.safetensors")
+    done = run_job("convert", "embedding", *words)
+    assert done["exit_code"] == 2 and "decoded to another class" in done["message"]
     assert not (tmp_path / "x.safetensors").exists()
 
 
-def test_release_converted(golden_dir: Path, tmp_path: Path) -> None:
+def test_release_converted(golden_dir: Path, tmp_path: Path, run_job: RunJob) -> None:
     """The reference folder through the job: classes are counted, unused entries dropped, weights the same."""
     folder = golden_dir / "idgbr_8class"
     vectors = load_file(folder / "vectors.safetensors")
@@ -242,14 +238,14 @@ def test_release_converted(golden_dir: Path, tmp_path: Path) -> None:
         CONFIG.replace(CONFIG[CONFIG.index("[{name") : CONFIG.index("refiner")], f"[{', '.join(classes)}]\n")
     )
     words = ["--config", config, "--input", folder, "--prompt", tmp_path / "prompt.safetensors"]
-    done = job("jobs/convert.py", "release", *words, "--output", tmp_path / "model")
-    assert done.returncode == 0, done.stderr
+    done = run_job("convert", "release", *words, "--output", tmp_path / "model")
+    assert done["exit_code"] == 0, done["text"]
     refiner = load_model(tmp_path / "model").refiner
     plain = load_release(folder, vectors["prompt_embeds"])
     assert refiner is not None
     assert all(torch.equal(value, refiner.state_dict()[name]) for name, value in plain.state_dict().items())
-    wrong = job("jobs/convert.py", "release", *words, "--unused", "2", "--output", tmp_path / "other")
-    assert wrong.returncode == 2 and "a table of 8 classes, 2 of them unused; data.classes has 8" in wrong.stderr
+    wrong = run_job("convert", "release", *words, "--unused", "2", "--output", tmp_path / "other")
+    assert wrong["exit_code"] == 2 and "a table of 8 classes, 2 of them unused; data.classes has 8" in wrong["message"]
     assert not (tmp_path / "other").exists()
     kept = load_label_embedding(folder / "label_embed_net", 6)
     ids = torch.randint(0, 6, (1, 8, 8))

@@ -1,4 +1,4 @@
-"""The shape of the repository: what would break every process at once, and what the README says about it."""
+"""The shape of the repository: what would break every process at once, and what the documentation says about it."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def test_who_holds_no_model_loads_no_torch() -> None:
 
 
 def layout() -> list[str]:
-    """Paths in the README's picture of the layout: indented names, each below the last less indented one."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """Paths in the picture of the layout in CONTRIBUTING.md: indented names, each below the last less indented one."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     picture = re.search(r"## Layout\n+```[a-z]*\n(.*?)```", text, re.DOTALL)
-    assert picture, "README.md has no picture under ## Layout"
+    assert picture, "CONTRIBUTING.md has no picture under ## Layout"
     paths: list[str] = []
     parents: list[tuple[int, str]] = []
     for line in picture[1].splitlines():

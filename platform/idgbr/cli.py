@@ -27,7 +27,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -196,10 +196,16 @@ def _value(raw: Any, annotation: Any) -> Any:
         return None if raw == "null" else raw
     if not isinstance(raw, list):
         return raw
-    if len(raw) == 1 and str(raw[0]).lstrip().startswith(("[", "{")):
+    if len(raw) == 1 and (str(raw[0]).lstrip().startswith(("[", "{")) or not _takes_list(annotation)):
         return _yaml(raw[0])
     # Paths and colours stand for themselves; commas part numbers and names only.
     return list(raw) if bare(annotation) == list[str] else [item for word in raw for item in _yaml(f"[{word}]")]
+
+
+def _takes_list(annotation: Any) -> bool:
+    """Whether a flag may be a list; a number or a mapping is one word, though the parser makes a list of it."""
+    annotation = bare(annotation)
+    return any(get_origin(bare(kind)) in (list, tuple) for kind in (annotation, *get_args(annotation)))
 
 
 def _yaml(text: str) -> Any:

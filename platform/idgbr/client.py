@@ -121,7 +121,8 @@ class Client:
             image: GeoTIFF, PNG, JPEG or .npy.
             output: .tif, .png or .geojson; written at once or not at all.
             coarse: Own coarse map; stage 1 is left out.
-            options: steps, samples, guidance, seed, min_area.
+            options: steps, samples, guidance, seed; of .geojson also min_area (square metres), simplify (metres) and
+                regularise (class names with commas between).
 
         Raises:
             UserError: No such file, or an output of another kind.

@@ -17,7 +17,7 @@ def main(folder: Path, model: str, output: str) -> None:
     if not scene.exists():
         toy_region(folder, "scene", 640)
     request = RefineRequest(model, (str(scene),), str(folder / output), bands=("probability",))
-    refine(request, ResourcesConfig(infer_workers=2, cpus_per_worker=0.5))
+    refine(request, ResourcesConfig(infer_workers=1, cpus_per_worker=0.5))
 
 
 if __name__ == "__main__":

@@ -10,22 +10,21 @@ from pathlib import Path
 from toys import toy_stage
 
 from idgbr.config.tree import ResourcesConfig, TrackingConfig
+from idgbr.distributed.fitting.stage import TrackedRun
 from idgbr.distributed.fitting.training import run_stage
 from idgbr.distributed.session import start_ray
 from idgbr.registry.tracking import Tracker
 
 
 def main(folder: Path, workers: int) -> None:
-    """Trains a stage that a test may hold or end, then the same one undisturbed."""
+    """Trains a stage that a test may hold or end."""
     resources = ResourcesConfig(train_workers=workers)
     tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db", experiment="resume")
     held = toy_stage(folder, "held", chaos=str(folder / "chaos"), validate_every=4)
-    with start_ray(resources), Tracker(tracking, "resume") as tracker:
-        with tracker.stage("toy") as run:
-            spec = replace(held, tracking=(run.uri, run.run_id))
-            first = run_stage(spec, resources, str(folder / "runs"))
-        plain = run_stage(toy_stage(folder, "plain", validate_every=4), resources, str(folder / "runs"))
-    print(json.dumps({"resumed": first.history, "plain": plain.history, "steps": first.steps}))
+    with start_ray(resources), Tracker(tracking, "resume") as tracker, tracker.stage("toy") as run:
+        spec = replace(held, tracking=TrackedRun(run.uri, run.run_id))
+        first = run_stage(spec, resources, str(folder / "runs"))
+    print(json.dumps({"resumed": first.history, "steps": first.steps}))
 
 
 if __name__ == "__main__":

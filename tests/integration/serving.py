@@ -37,15 +37,29 @@ SMALL: dict[str, Any] = {
 }
 
 
+OPEN = "open"
+"""The application of `open_service`; others are named refinement."""
+
+
 @contextmanager
 def service(model: str | Path, **args: Any) -> Iterator[str]:
-    """The service in the running Ray, at the URL it yields."""
+    """The service in the running Ray, at the URL it yields; the open one ends, since there is one address."""
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=PORT))
+    if OPEN in serve.status().applications:
+        serve.delete(OPEN)
     serve.run(build(Args(model=str(model), **(SMALL | args))), name="refinement", route_prefix="/")
     try:
         yield URL
     finally:
         serve.delete("refinement")
+
+
+def open_service(model: str | Path, limits: dict[str, float]) -> str:
+    """The URL of a service without keys that stays for the tests after this one; it starts unless it runs."""
+    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=PORT))
+    if OPEN not in serve.status().applications:
+        serve.run(build(Args(model=str(model), limits=limits, **SMALL)), name=OPEN, route_prefix="/")
+    return URL
 
 
 def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

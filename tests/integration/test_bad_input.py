@@ -21,6 +21,8 @@ from idgbr.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SIZE = 96
+ONE_WORKER = ("--workers", 1, "--cpus-per-worker", 0.5)
+"""Each is a process that takes seconds to start."""
 
 
 def job(
@@ -127,7 +129,7 @@ def test_coarse_maps_that_do_not_fit(
     unknown = write(tmp_path / "coarse/c.tif", np.full((1, SIZE, SIZE), 77, np.uint8))
     for coarse, expected in ((other_size, "a.tif"), (other_crs, "b.tif"), (unknown, "77")):
         words = ["--model", toy_model, "--input", scene, "--coarse", coarse, "--output", tmp_path / "maps"]
-        said = job(capsys, monkeypatch, "refine", *words)
+        said = job(capsys, monkeypatch, "refine", *words, *ONE_WORKER)
         assert said["exit_code"] == 2, said["text"]
         assert expected in said["message"]
         assert not list((tmp_path / "maps").glob("*.tif"))
@@ -142,9 +144,8 @@ def test_odd_scenes_that_are_fine(
     holed = image(seed=1).astype(np.float32)
     holed[:, :10] = np.nan
     write(tmp_path / "in/holed.tif", holed, transform=from_origin(9000, 9000, 0.5, 0.5))
-    said = job(
-        capsys, monkeypatch, "refine", "--model", toy_model, "--input", tmp_path / "in", "--output", tmp_path / "maps"
-    )
+    words = ["--model", toy_model, "--input", tmp_path / "in", "--output", tmp_path / "maps"]
+    said = job(capsys, monkeypatch, "refine", *words, *ONE_WORKER)
     assert said["exit_code"] == 0, said["text"]
     with rasterio.open(tmp_path / "maps/small.tif") as small, rasterio.open(tmp_path / "maps/holed.tif") as holes:
         assert small.shape == (20, 20)

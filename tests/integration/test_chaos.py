@@ -14,22 +14,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from drive_refine import main as drive_refine
 from test_resume import start
 from toys import PLANNED, SHAPE, STEPS, toy_stage, trajectory
 
 from idgbr.config.tree import ResourcesConfig
+from idgbr.distributed.fitting.stage import StageResult
 from idgbr.distributed.fitting.training import run_stage
 from idgbr.errors import UserError
 from idgbr.training.checkpoints import Checkpoints
 
-pytestmark = pytest.mark.slow
 
-
-def test_workers_killed_three_times(ray_session: None, undisturbed: list[dict[str, float]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.soak)])
+def test_killed_workers(ray_session: None, undisturbed: list[dict[str, float]], tmp_path: Path, times: int) -> None:
     """Every planned draw counts once, and the curve is the undisturbed one."""
     chaos = tmp_path / "chaos"
     chaos.mkdir()
-    for step in random.Random(6).sample(range(1, STEPS), 3):
+    for step in random.Random(6).sample(range(1, STEPS), times):
         (chaos / f"kill-{step}-{step % 2}").touch()
     spec = toy_stage(tmp_path, "killed", chaos=str(chaos), **SHAPE)
     disturbed = run_stage(spec, ResourcesConfig(train_workers=2), str(tmp_path / "runs"))
@@ -39,7 +40,10 @@ def test_workers_killed_three_times(ray_session: None, undisturbed: list[dict[st
         assert one == pytest.approx(other, abs=1e-4)
 
 
-def test_killed_refinement_goes_on_where_it_was(worker_path: None, tmp_path: Path, toy_model: Path) -> None:
+@pytest.mark.slow
+def test_killed_refinement_goes_on_where_it_was(
+    ray_session: None, tmp_path: Path, toy_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Killed once rows of the map are written, the same command predicts the missing windows only."""
     driver = start("drive_refine.py", tmp_path, str(toy_model), "maps")
     rows = 160 * 640 * 4  # three rows of windows: class ids and the probabilities of three classes
@@ -49,17 +53,17 @@ def test_killed_refinement_goes_on_where_it_was(worker_path: None, tmp_path: Pat
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
     assert not list((tmp_path / "maps").glob("*.tif"))
-    told = {}
-    for output in ("maps", "undisturbed"):
-        driver = start("drive_refine.py", tmp_path, str(toy_model), output)
-        told[output], _ = driver.communicate()
-        assert driver.returncode == 0
-    counts = {output: re.findall(r"(coarse|refined) maps: (\d+) of \2", text) for output, text in told.items()}
+    printed = {}
+    for output in ("maps", "undisturbed"):  # in the session's Ray: another one than it began in, as on any other day
+        capsys.readouterr()
+        drive_refine(tmp_path, str(toy_model), output)
+        printed[output] = capsys.readouterr().out
+    counts = {output: re.findall(r"(coarse|refined) maps: (\d+) of \2", text) for output, text in printed.items()}
     every = dict(counts["undisturbed"])
     assert every["coarse"] == every["refined"]
     left = dict(counts["maps"])
     assert list(left) == ["refined"] and 0 < int(left["refined"]) < int(every["refined"])
-    maps = [rasterio.open(tmp_path / output / "scene_image.tif").read() for output in told]
+    maps = [rasterio.open(tmp_path / output / "scene_image.tif").read() for output in printed]
     np.testing.assert_array_equal(*maps)
     assert [path.name for path in (tmp_path / "maps").iterdir()] == ["scene_image.tif"]
 
@@ -75,7 +79,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_full_disk_stops_training_clearly(ray_session: None, tmp_path: Path, small_disk: Path) -> None:
+@pytest.mark.slow
+def test_full_disk_stops_training_clearly(
+    ray_session: None, twelve_steps: StageResult, tmp_path: Path, small_disk: Path
+) -> None:
     """The last good checkpoint stays, and once there is room the same command resumes."""
     chaos, resources = tmp_path / "chaos", ResourcesConfig(train_workers=1)
     chaos.mkdir()
@@ -91,11 +98,10 @@ def test_full_disk_stops_training_clearly(ray_session: None, tmp_path: Path, sma
     assert checkpoints.newest() is not None
     (small_disk / "filler").unlink()
     resumed = run_stage(spec, resources, str(small_disk))
-    assert (
-        resumed.history == run_stage(toy_stage(tmp_path, "plain", validate_every=4), resources, str(tmp_path)).history
-    )
+    assert resumed.history == twelve_steps.history
 
 
+@pytest.mark.slow
 def test_storage_that_may_not_be_written_any_more_stops_training_clearly(
     ray_session: None, tmp_path: Path, small_disk: Path
 ) -> None:
@@ -119,6 +125,7 @@ def test_storage_that_may_not_be_written_any_more_stops_training_clearly(
     assert trajectory(chaos) == {step: PLANNED[step] for step in range(12)}
 
 
+@pytest.mark.slow
 def test_checkpoints_in_a_bucket_outlive_worker_and_folder(
     ray_session: None, undisturbed: list[dict[str, float]], bucket: object, tmp_path: Path
 ) -> None:

@@ -23,13 +23,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Model folders by quality."""
-    folder = tmp_path_factory.mktemp("models")
-    return {name: trained_model(folder / name, steps) for name, steps in (("poor", 2), ("fair", 6), ("good", 20))}
-
-
-@pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, worker_path: None, models: dict[str, Path]) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("place")
     with pytest.MonkeyPatch.context() as patch:

@@ -140,7 +140,7 @@ def test_node_lost_in_refinement(machines: Machines, ray_session: None, tmp_path
     scene, plain = tmp_path / "scene_image.tif", tmp_path / "plain"
     refine(
         RefineRequest(str(toy_model), (str(scene),), str(plain), bands=("probability",)),
-        ResourcesConfig(infer_workers=2, cpus_per_worker=0.5),
+        ResourcesConfig(infer_workers=1, cpus_per_worker=0.5),
     )
     maps = [rasterio.open(tmp_path / name / "scene_image.tif").read() for name in ("maps", "plain")]
     np.testing.assert_array_equal(*maps)

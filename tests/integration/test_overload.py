@@ -20,6 +20,10 @@ def test_a_burst_ends_in_maps_or_in_429(ray_session: None, toy_model: Path) -> N
     seconds, side = 20.0, 256
     with service(toy_model, limits={"steps": 50, "samples": 16, "request_s": seconds}) as url:
         limits = requests.get(f"{url}/v1/model", timeout=30).json()["limits"]
+        assert limits["pixels"] > 0 and 0 < limits["seconds"] <= limits["request_s"] == seconds
+        largest = int(limits["pixels"] ** 0.5)
+        too_much = refine(url, npy(np.zeros((3, largest, largest), np.uint8)), steps=50, samples=16, guidance=2.0)
+        assert too_much.status_code == 413 and "50 steps and 16 samples take about" in too_much.json()["detail"]
         one = limits["seconds"] * side**2 / limits["pixels"]
         samples = int(np.clip(2 * 0.75 * seconds / 8 / one, 1, 16))
         steps = int(np.clip(2 * 0.75 * seconds / 8 / one / samples, 1, 50))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bad_requests import BAD_KEYS, check
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -136,6 +137,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("scenes") / "scene.tif"
     path.write_bytes(geotiff(picture(120, 150)))
     return path
+
+
+@pytest.mark.parametrize("case", BAD_KEYS)
+def test_a_key_that_does_not_fit_is_refused(url: str, case: str) -> None:
+    check(url, BAD_KEYS[case])
 
 
 def shoot(page: Page, name: str) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 from mlflow import MlflowClient
-from promotion_toys import NAME, gate_experiment, gate_scenes, trained_model
+from promotion_toys import NAME, gate_experiment
 
 from idgbr.config.tree import Experiment
 from idgbr.distributed.flows.promotion import promote, recorded_experiment
@@ -25,60 +26,37 @@ from idgbr.registry.versions import register
 from serve_apps.model_folder import pinned
 
 ROOT = Path(__file__).parents[2]
-TIMES = int(os.environ.get("IDGBR_TEST_RACES", "3"))
-"""Races of two promotions, better and worse challengers in turn; each takes a minute on two quiet cores."""
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Model folders by quality."""
-    folder = tmp_path_factory.mktemp("models")
-    return {name: trained_model(folder / name, steps) for name, steps in (("poor", 2), ("fair", 6), ("good", 20))}
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return gate_scenes(tmp_path_factory.mktemp("ground"))
-
-
 @pytest.fixture
-def gate(tmp_path: Path, scenes: Path) -> tuple[Path, Experiment, MlflowClient]:
+def gate(tmp_path: Path, gate_ground: Path, empty_store: Path) -> tuple[Path, Experiment, MlflowClient]:
     """An experiment with an empty store of its own."""
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    path, experiment = gate_experiment(tmp_path, uri, scenes)
+    uri = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
+    path, experiment = gate_experiment(tmp_path, uri, gate_ground)
     return path, experiment, connect(uri)
-
-
-def job(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> dict[str, Any]:
-    monkeypatch.setattr("sys.argv", ["promote", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / "jobs" / "promote.py"), run_name="__main__")
-    printed = capsys.readouterr()
-    last: dict[str, Any] = json.loads(printed.out.splitlines()[-1])
-    assert last["exit_code"] == ended.value.code
-    return {**last, "text": printed.out + printed.err}
 
 
 def roles(client: MlflowClient) -> dict[str, str]:
     return {role: str(version) for role, version in client.get_registered_model(NAME).aliases.items()}
 
 
+@pytest.mark.slow
 def test_the_story_through_the_job(
-    models: dict[str, Path], gate: tuple[Path, Experiment, MlflowClient], capsys: Any, monkeypatch: pytest.MonkeyPatch
+    models: dict[str, Path], gate: tuple[Path, Experiment, MlflowClient], run_job: Callable[..., dict[str, Any]]
 ) -> None:
     path, config, client = gate
     uri = config.tracking.uri
-    words = ("--model", NAME, "--config", path)
+    words = ("promote", "--model", NAME, "--config", path)
     # The first one needs the floors only.
     assert register(models["fair"], NAME, uri=uri) == "1"
-    said = job(capsys, monkeypatch, *words)
+    said = run_job(*words)
     assert said["exit_code"] == 0, said["text"]
     assert said["outputs"]["champion"] == f"models:/{NAME}/1"
     assert roles(client) == {"champion": "1"}
     # A worse one is refused, and keeps its report and a tag that says why.
     assert register(models["poor"], NAME, uri=uri) == "2"
-    said = job(capsys, monkeypatch, *words)
+    said = run_job(*words)
     assert said["exit_code"] == 1, said["text"]
     assert "regression: mIoU" in said["message"]
     assert "gain: boundary IoU" in said["message"]
@@ -96,27 +74,28 @@ def test_the_story_through_the_job(
     assert "Refused on" in client.get_model_version(NAME, "2").description
     # A better one takes over.
     assert register(models["good"], NAME, uri=uri) == "3"
-    said = job(capsys, monkeypatch, *words)
+    said = run_job(*words)
     assert said["exit_code"] == 0, said["text"]
     assert roles(client) == {"champion": "3", "previous": "1"}
     assert client.get_model_version(NAME, "3").tags["gate.verdict"] == "promoted"
-    said = job(capsys, monkeypatch, *words)
+    said = run_job(*words)
     assert said["exit_code"] == 2
     assert "no version waits as challenger (version 3 is champion)" in said["message"]
-    said = job(capsys, monkeypatch, "--model", NAME, "--tracking-uri", uri, "--status")
+    said = run_job("promote", "--model", NAME, "--tracking-uri", uri, "--status")
     assert said["outputs"]["champion"]["version"] == "3"
     assert said["outputs"]["champion"]["why"].startswith("boundary IoU: found +")
     assert said["outputs"]["previous"]["why"] == "version 3 took over"
     # And back, once.
-    said = job(capsys, monkeypatch, "--model", NAME, "--tracking-uri", uri, "--rollback")
+    said = run_job("promote", "--model", NAME, "--tracking-uri", uri, "--rollback")
     assert said["exit_code"] == 0, said["text"]
     assert roles(client) == {"champion": "1"}
     assert status(uri, NAME)[0].why == "rolled back from version 3"
-    said = job(capsys, monkeypatch, "--model", NAME, "--tracking-uri", uri, "--rollback")
+    said = run_job("promote", "--model", NAME, "--tracking-uri", uri, "--rollback")
     assert said["exit_code"] == 2
     assert "no previous champion" in said["message"]
 
 
+@pytest.mark.slow
 def test_floors_hold_for_the_first_one_too(
     models: dict[str, Path], gate: tuple[Path, Experiment, MlflowClient]
 ) -> None:
@@ -236,10 +215,10 @@ def race(path: Path, folder: Path) -> list[dict[str, Any]]:
     return out
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("times", [pytest.param(2, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.timeout(7200)
 def test_two_promotions_at_once_give_one_verdict(
-    models: dict[str, Path], gate: tuple[Path, Experiment, MlflowClient], tmp_path: Path
+    models: dict[str, Path], gate: tuple[Path, Experiment, MlflowClient], tmp_path: Path, times: int
 ) -> None:
     """Better and worse challengers in turn: one verdict each time, both processes say it, and the aliases fit it."""
     path, config, client = gate
@@ -248,7 +227,7 @@ def test_two_promotions_at_once_give_one_verdict(
         register(models[name], NAME, uri=uri)
     client.set_registered_model_alias(NAME, "champion", "1")
     experiment = client.get_experiment_by_name(config.tracking.experiment)
-    for turn in range(TIMES):
+    for turn in range(times):
         better = turn % 2 == 0
         challenger = "2" if better else "3"
         client.set_registered_model_alias(NAME, "champion", "1")

@@ -17,6 +17,7 @@ from idgbr.distributed.mapping.refine import RefineRequest, refine
 from idgbr.distributed.mapping.sheets import adjacent
 from idgbr.errors import UserError
 from idgbr.raster.grid import Window
+from idgbr.raster.polygons import PolygonOptions
 
 SIZE = 160
 RESOURCES = ResourcesConfig(infer_workers=1, cpus_per_worker=0.5)  # their start is what takes time here
@@ -30,7 +31,7 @@ def model(toy_model: Path) -> str:
 def test_a_map_keeps_the_scene_s_georeference_and_nodata(ray_session: None, tmp_path: Path, model: str) -> None:
     scene = toy_region(tmp_path, "scene", SIZE).image
     request = RefineRequest(model, (scene.uri,), str(tmp_path / "maps"), bands=("coarse", "uncertainty"),
-                            polygons="gpkg", min_area=1.0)  # fmt: skip
+                            polygons="gpkg", outlines=PolygonOptions(1.0, 1.0, ("class 1",)))  # fmt: skip
     done = refine(request, RESOURCES)
     with rasterio.open(scene.uri) as source, rasterio.open(done["maps"][0]) as out:
         assert (out.crs, out.transform, out.shape) == (source.crs, source.transform, source.shape)
@@ -42,7 +43,11 @@ def test_a_map_keeps_the_scene_s_georeference_and_nodata(ray_session: None, tmp_
     assert ((ids == IGNORE) == ~valid).all()
     assert ids[valid].max() < CLASSES
     assert Path(done["polygons"][0]).exists()
-    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["scene_image.gpkg", "scene_image.tif"]
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == [
+        "scene_image.gpkg",
+        "scene_image.qml",
+        "scene_image.tif",
+    ]
     before = Path(done["maps"][0]).stat().st_mtime_ns
     refine(request, RESOURCES)
     assert Path(done["maps"][0]).stat().st_mtime_ns == before
@@ -101,7 +106,11 @@ def test_a_damaged_block_is_nodata_and_told(ray_session: None, tmp_path: Path, m
     manifest = json.loads((tmp_path / "maps" / "damaged.manifest.json").read_text())
     assert len(manifest["unreadable"]) == done["unreadable"] > 0
     assert all("damaged.tif: cannot read rows" in window["reason"] for window in manifest["unreadable"])
-    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["damaged.manifest.json", "damaged.tif"]
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == [
+        "damaged.manifest.json",
+        "damaged.qml",
+        "damaged.tif",
+    ]
 
 
 def test_bad_input_is_refused_before_anything_starts(tmp_path: Path, model: str) -> None:
@@ -111,6 +120,9 @@ def test_bad_input_is_refused_before_anything_starts(tmp_path: Path, model: str)
         refine(RefineRequest(model, (region.image.uri,), str(tmp_path / "o"), coarse=(other.label,)), RESOURCES)
     with pytest.raises(UserError, match="overwrite"):
         refine(RefineRequest(model, (region.image.uri,), region.image.uri), RESOURCES)
+    shed = PolygonOptions(regularise=("shed",))
+    with pytest.raises(UserError, match=r"unknown class 'shed'.*class 0, class 1"):
+        refine(RefineRequest(model, (region.image.uri,), str(tmp_path / "o"), outlines=shed), RESOURCES)
     with pytest.raises(UserError, match="no such file"):
         refine(RefineRequest(model, (str(tmp_path / "none.tif"),), str(tmp_path / "o")), RESOURCES)
     assert not (tmp_path / "o").exists()

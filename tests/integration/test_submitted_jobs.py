@@ -24,7 +24,7 @@ TOY = (
     "--training.coarse.validate_every 2 --training.refiner.validate_every 2 --inference.coarse.window 128 "
     "--evaluation.baselines [guided_filter] --evaluation.block 64 --gate.source.size 256 "
     "--gate.floors '{miou: 0}' --gate.ceilings '{repair_worse: 1}' --gate.blocks 8 --resources.cpus_per_worker 0.5 "
-    "--resources.infer_workers 1"
+    "--resources.infer_workers 1 --resources.train_workers 1"
 )
 """What makes the demo's experiment one of seconds, whose model passes any gate."""
 ADDED = {"refine": "--cpus-per-worker 0.5 --workers 1"}

@@ -14,7 +14,7 @@ from idgbr.config.data import AugmentationConfig, ClassSpec, DataConfig, Samplin
 from idgbr.config.models import RefinerConfig, SamplerConfig
 from idgbr.config.tree import Experiment, ResourcesConfig
 from idgbr.datasets.draws import DrawPlan
-from idgbr.distributed.fitting.stage import TaskSpec
+from idgbr.distributed.fitting.stage import StageResult, TaskSpec
 from idgbr.distributed.fitting.training import run_stage
 from idgbr.distributed.source import PlannedWindows, planned_batches, rank_slice
 
@@ -46,24 +46,24 @@ def test_rank_slices_tile_the_batch() -> None:
         assert [i for a, b in parts for i in range(a, b)] == list(range(batch))
 
 
-def test_workers_and_micro_batches_change_no_step(ray_session: None, tmp_path: Path) -> None:
-    runs = str(tmp_path / "runs")
-    one = run_stage(toy_stage(tmp_path, "one"), ResourcesConfig(train_workers=1, keep_checkpoints=1), runs)
-    two = run_stage(toy_stage(tmp_path, "two", accumulate=2), ResourcesConfig(train_workers=2), runs)
-    assert [point["step"] for point in one.history] == [6, 12]
+def test_workers_and_micro_batches_change_no_step(twelve_steps: StageResult, tmp_path: Path) -> None:
+    one, runs = twelve_steps, str(tmp_path / "runs")
+    stage = toy_stage(tmp_path, "two", validate_every=4, accumulate=2)
+    two = run_stage(stage, ResourcesConfig(train_workers=2), runs)
+    assert [point["step"] for point in one.history] == [4, 8, 12]
     for a, b in zip(one.history, two.history, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
         assert a["miou"] == pytest.approx(b["miou"], abs=1e-3)
     assert Path(two.weights).exists()
-    kept = {name: sorted(path.name for path in Path(runs, name, "checkpoints").iterdir()) for name in ("one", "two")}
-    assert kept == {"one": ["step-00000012"], "two": ["step-00000006", "step-00000012"]}
+    kept = [sorted(path.name for path in Path(run.folder, "checkpoints").iterdir()) for run in (one, two)]
+    assert kept == [["step-00000012"], ["step-00000008", "step-00000012"]]
     # Asked for again, a finished stage is only read.
-    assert run_stage(toy_stage(tmp_path, "two", accumulate=2), ResourcesConfig(train_workers=2), runs) == two
+    assert run_stage(stage, ResourcesConfig(train_workers=2), runs) == two
 
 
-def test_the_end_of_a_training_waits_for_no_dashboard(ray_session: None, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("twelve_steps")
+def test_the_end_of_a_training_waits_for_no_dashboard() -> None:
     """A local Ray has none; Ray Train's watcher stops at once, instead of looking for one until Ray Train gives up."""
-    run_stage(toy_stage(tmp_path, "ends", steps=1), ResourcesConfig(train_workers=1), str(tmp_path / "runs"))
     logs = list(Path(ray._private.worker.global_worker.node.get_logs_dir_path()).glob("train/*sys-controller*"))
     assert logs and not [log for log in logs if "Failed to stop PlacementGroupCleaner" in log.read_text()]
 

@@ -16,6 +16,7 @@ from rasterio.transform import from_origin
 from idgbr.raster.decoding import BadImage, ImageLimits, decode_coarse, decode_image
 from idgbr.raster.encoding import geojson, geotiff, grey_png, palette_png, preview_png
 from idgbr.raster.grid import IDENTITY, Grid
+from idgbr.raster.polygons import PolygonOptions
 
 LIMITS = ImageLimits(pixels=10_000, bands=8)
 GRID = Grid(None, IDENTITY, 20, 30)
@@ -142,5 +143,5 @@ def test_maps_as_bytes_keep_ids_and_nodata() -> None:
         with MemoryFile(body) as file, file.open() as out:
             np.testing.assert_array_equal(out.read(1), ids)
             assert out.nodata == 255
-    polygons = geojson(ids, grid, [(i, f"c{i}", c) for i, c in enumerate(COLOURS)])
+    polygons = geojson(ids, grid, [(i, f"c{i}", c) for i, c in enumerate(COLOURS)], PolygonOptions())
     assert b'"class":"c2"' in polygons and b"crs" not in polygons

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import geopandas as gpd
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import rasterio.features
 import shapely
 
 from idgbr.errors import UserError
-from idgbr.raster.polygons import polygonise
+from idgbr.raster.polygons import PolygonOptions, polygonise
 from idgbr.raster.scene import Scene
+from idgbr.raster.styles import write_style
 
 Make = Callable[..., str]
+PLAIN = PolygonOptions()
 CLASSES = [(0, "ground", "#ffffff"), (1, "roof", "#ff0000"), (2, "tree", "#00ff00")]
 
 
@@ -31,6 +36,10 @@ def noise() -> np.ndarray:
     return ids
 
 
+def _read(path: Path) -> gpd.GeoDataFrame:
+    return gpd.read_parquet(path) if path.suffix == ".parquet" else gpd.read_file(path, layer="classes")
+
+
 def _check_coverage(frame: gpd.GeoDataFrame) -> None:
     shapes = frame.geometry.values
     assert frame.is_valid.all()
@@ -39,14 +48,14 @@ def _check_coverage(frame: gpd.GeoDataFrame) -> None:
     assert shapely.area(shapes).sum() == pytest.approx(shapely.union_all(shapes).area, rel=1e-9)
 
 
-@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".parquet"])
 def test_polygons_are_the_map(make: Make, tmp_path: Path, noise: np.ndarray, suffix: str) -> None:
     path = make("map.tif", noise, nodata=255)
-    count = polygonise(path, tmp_path / f"out{suffix}", CLASSES, 0)
-    frame = gpd.read_file(tmp_path / f"out{suffix}")
+    count = polygonise(path, tmp_path / f"out{suffix}", CLASSES, PLAIN)
+    frame = _read(tmp_path / f"out{suffix}")
     assert len(frame) == count
     _check_coverage(frame)
-    assert frame.crs.to_epsg() == (32636 if suffix == ".gpkg" else 4326)
+    assert frame.crs.to_epsg() == (4326 if suffix == ".geojson" else 32636)
     if suffix == ".geojson":
         assert frame.total_bounds[0] == pytest.approx(33, abs=1e-3)  # longitude first
     burnt = rasterio.features.rasterize(
@@ -64,52 +73,52 @@ def test_polygons_are_the_map(make: Make, tmp_path: Path, noise: np.ndarray, suf
 def test_specks_of_nodata_leave_no_holes(make: Make, tmp_path: Path) -> None:
     ids = np.ones((1, 40, 40), np.uint8)
     ids[0, 10, 10], ids[0, 20:30, 20:30] = 255, 255
-    polygonise(make("map.tif", ids, nodata=255), tmp_path / "out.gpkg", CLASSES, 1)
-    [shape] = gpd.read_file(tmp_path / "out.gpkg").geometry
+    polygonise(make("map.tif", ids, nodata=255), tmp_path / "out.gpkg", CLASSES, PolygonOptions(1))
+    [shape] = _read(tmp_path / "out.gpkg").geometry
     assert len(shape.interiors) == 1
 
 
 def test_slivers_join_neighbours_and_edges_stay_shared(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
-    polygonise(make("map.tif", noise, nodata=255), tmp_path / "out.gpkg", CLASSES, 2.5)
-    frame = gpd.read_file(tmp_path / "out.gpkg")
+    polygonise(make("map.tif", noise, nodata=255), tmp_path / "out.gpkg", CLASSES, PolygonOptions(2.5))
+    frame = _read(tmp_path / "out.gpkg")
     _check_coverage(frame)
     assert frame.area_m2.min() >= 2.5
     assert frame.area_m2.sum() == pytest.approx(((noise != 255).sum() - 1) * 0.25)  # one pixel amid nodata went
 
 
-@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".parquet"])
 def test_a_map_without_data_has_no_polygons(make: Make, tmp_path: Path, suffix: str) -> None:
     empty, out = make("empty.tif", np.full((1, 9, 9), 255, np.uint8), nodata=255), tmp_path / f"empty{suffix}"
-    assert polygonise(empty, out, CLASSES, 0) == 0
-    assert len(gpd.read_file(out)) == 0
+    assert polygonise(empty, out, CLASSES, PLAIN) == 0
+    assert len(_read(out)) == 0
 
 
 def test_a_small_area_joins_its_largest_neighbour(make: Make, tmp_path: Path) -> None:
     ids = np.zeros((1, 40, 40), np.uint8)
     ids[0, :, 30:] = 1
     ids[0, 10:12, 28:30] = 2  # ground on three sides, roof on one
-    polygonise(make("map.tif", ids), tmp_path / "out.gpkg", CLASSES, 2)
-    frame = gpd.read_file(tmp_path / "out.gpkg")
+    polygonise(make("map.tif", ids), tmp_path / "out.gpkg", CLASSES, PolygonOptions(2))
+    frame = _read(tmp_path / "out.gpkg")
     assert dict(zip(frame["class"], frame.area_m2, strict=True)) == {"ground": 300, "roof": 100}
 
 
 def test_two_areas_become_one_where_what_parted_them_joins_them(make: Make, tmp_path: Path) -> None:
     ids = np.ones((1, 40, 40), np.uint8)
     ids[0, :, 20] = 2
-    polygonise(make("map.tif", ids), tmp_path / "out.gpkg", CLASSES, 12)
-    assert gpd.read_file(tmp_path / "out.gpkg").area_m2.tolist() == [400]
+    polygonise(make("map.tif", ids), tmp_path / "out.gpkg", CLASSES, PolygonOptions(12))
+    assert _read(tmp_path / "out.gpkg").area_m2.tolist() == [400]
 
 
-@pytest.mark.parametrize("least", [0, 0.75, 2.5])
+@pytest.mark.parametrize("min_area", [0, 0.75, 2.5])
 @pytest.mark.parametrize("tile", [7, 32])
 def test_polygons_do_not_depend_on_tiles(
-    make: Make, tmp_path: Path, noise: np.ndarray, tile: int, least: float
+    make: Make, tmp_path: Path, noise: np.ndarray, tile: int, min_area: float
 ) -> None:
     path = make("map.tif", noise, nodata=255)
     made = []
     for side in (1024, tile):
-        polygonise(path, tmp_path / "out.gpkg", CLASSES, least, side)
-        frame = gpd.read_file(tmp_path / "out.gpkg")
+        polygonise(path, tmp_path / "out.gpkg", CLASSES, PolygonOptions(min_area), side)
+        frame = _read(tmp_path / "out.gpkg")
         _check_coverage(frame)
         made.append(sorted(zip(frame.class_id, shapely.to_wkb(frame.normalize()), strict=True)))
     assert made[0] == made[1]
@@ -119,10 +128,10 @@ def test_what_is_too_large_stays_cut_and_its_neighbours_fit(
     make: Make, tmp_path: Path, noise: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, whole, cut = make("map.tif", noise, nodata=255), tmp_path / "whole.gpkg", tmp_path / "cut.gpkg"
-    polygonise(path, whole, CLASSES, 0.75)
-    monkeypatch.setattr("idgbr.raster.polygons.LARGEST", 100)
-    polygonise(path, cut, CLASSES, 0.75, tile=16)
-    one, other = gpd.read_file(whole), gpd.read_file(cut)
+    polygonise(path, whole, CLASSES, PolygonOptions(0.75))
+    monkeypatch.setattr("idgbr.raster.outlines.LARGEST", 100)
+    polygonise(path, cut, CLASSES, PolygonOptions(0.75), tile=16)
+    one, other = _read(whole), _read(cut)
     _check_coverage(other)
     assert len(one) < len(other) < len(one) + 40
     joined = other.dissolve("class_id").geometry.normalize()
@@ -138,19 +147,20 @@ def test_memory_does_not_grow_with_the_map(tmp_path: Path) -> None:
                 side = np.indices((window.height, window.width)) // 32
                 written.write(side.sum(0).astype(np.uint8) % 2, 1, window=window)
         code = (
-            "import resource, sys; from idgbr.raster.polygons import polygonise; "
-            f"polygonise({path!r}, {path[:-3] + 'gpkg'!r}, [(0, 'a', ''), (1, 'b', '')], 4); "
+            "import resource, sys; from idgbr.raster.polygons import PolygonOptions, polygonise; "
+            f"polygonise({path!r}, {path[:-3] + 'gpkg'!r}, "
+            "[(0, 'a', '#ffffff'), (1, 'b', '#000000')], PolygonOptions(4)); "
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )
         peaks[rows] = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
-    assert len(gpd.read_file(tmp_path / "8192.gpkg")) == (8192 // 32) * (4096 // 32)
+    assert len(_read(tmp_path / "8192.gpkg")) == (8192 // 32) * (4096 // 32)
     assert peaks[8192] < 1.1 * peaks[2048]
 
 
 def test_a_map_without_georeference_is_in_pixels(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
     path = make("map.tif", noise, nodata=255, crs=None, transform=None)
-    polygonise(path, tmp_path / "out.gpkg", CLASSES, 5)
-    frame = gpd.read_file(tmp_path / "out.gpkg")
+    polygonise(path, tmp_path / "out.gpkg", CLASSES, PolygonOptions(5))
+    frame = _read(tmp_path / "out.gpkg")
     assert frame.crs is None
     assert frame.total_bounds.tolist() == [0, 0, 80, 60]
     assert frame.area_px.min() >= 5
@@ -158,11 +168,11 @@ def test_a_map_without_georeference_is_in_pixels(make: Make, tmp_path: Path, noi
 
 def test_bad_outputs_are_messages(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
     path = make("map.tif", noise)
-    with pytest.raises(UserError, match=r"'\.kml'.*\.gpkg, \.geojson"):
-        polygonise(path, tmp_path / "out.kml", CLASSES, 0)
+    with pytest.raises(UserError, match=r"'\.kml'.*\.gpkg, \.geojson, \.fgb, \.parquet"):
+        polygonise(path, tmp_path / "out.kml", CLASSES, PLAIN)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        polygonise(path, tmp_path / "file" / "out.gpkg", CLASSES, 0)
+        polygonise(path, tmp_path / "file" / "out.gpkg", CLASSES, PLAIN)
 
 
 def test_a_map_that_cannot_be_read_is_named(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
@@ -170,14 +180,14 @@ def test_a_map_that_cannot_be_read_is_named(make: Make, tmp_path: Path, noise: n
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"map\.tif"):
-        polygonise(str(path), tmp_path / "out.gpkg", CLASSES, 0)
+        polygonise(str(path), tmp_path / "out.gpkg", CLASSES, PLAIN)
     assert [found.name for found in tmp_path.iterdir()] == ["map.tif"]
 
 
 def test_kampalas_mask_becomes_its_polygons(data_dir: Path, tmp_path: Path) -> None:
     mask = str(data_dir / "kampala" / "kampala_blockA_mask.tif")
-    polygonise(mask, tmp_path / "out.geojson", CLASSES, 1.0)
-    frame = gpd.read_file(tmp_path / "out.geojson")
+    polygonise(mask, tmp_path / "out.geojson", CLASSES, PolygonOptions(1))
+    frame = _read(tmp_path / "out.geojson")
     _check_coverage(frame)
     truth = gpd.read_file(data_dir / "kampala" / "kampala_blockA_labels.geojson").to_crs(3857).make_valid()
     made = frame[frame.class_id == 1].to_crs(3857)
@@ -185,3 +195,149 @@ def test_kampalas_mask_becomes_its_polygons(data_dir: Path, tmp_path: Path) -> N
         shapely.union_all(g.values) for g in (made.make_valid(), truth.clip_by_rect(*Scene(mask).grid().bounds))
     )
     assert one.intersection(other).area > 0.97 * one.union(other).area
+
+
+@pytest.fixture
+def town() -> np.ndarray:
+    """Frayed roofs at several angles on ground, against trees, with a courtyard, at a gap in the data."""
+    rows, cols = np.mgrid[:160, :200]
+    ids = np.where((rows - 150) ** 2 + (cols - 60) ** 2 < 40**2, 2, 0)
+    wobble = np.random.default_rng(0).normal(0, 0.4, (2, 160, 200))
+    for row, col, degrees, high, wide in ((40, 50, 20, 24, 36), (110, 60, 65, 20, 40), (60, 140, 0, 30, 34)):
+        turn = np.radians(degrees)
+        down, right = rows - row + wobble[0], cols - col + wobble[1]
+        along, across = right * np.cos(turn) + down * np.sin(turn), down * np.cos(turn) - right * np.sin(turn)
+        ids[(np.abs(along) < wide / 2) & (np.abs(across) < high / 2)] = 1
+    ids[56:64, 134:146] = 0
+    ids[:, 190:] = 255
+    return ids[None].astype(np.uint8)
+
+
+def _corner_angles(polygon: shapely.Polygon) -> np.ndarray:
+    """Degrees off a right angle at every vertex that turns by more than 10 degrees."""
+    off = []
+    for ring in (polygon.exterior, *polygon.interiors):
+        step = np.diff(shapely.get_coordinates(ring), axis=0)
+        heading = np.degrees(np.arctan2(step[:, 1], step[:, 0]))
+        turn = np.abs((heading - np.roll(heading, 1) + 180) % 360 - 180)
+        off.append(np.abs(turn[turn > 10] - 90))
+    return np.concatenate(off)
+
+
+def _burn(frame: gpd.GeoDataFrame, path: str) -> np.ndarray:
+    with rasterio.open(path) as source:
+        pairs = zip(frame.geometry, frame.class_id, strict=True)
+        return rasterio.features.rasterize(pairs, out_shape=source.shape, transform=source.transform, fill=255)
+
+
+@pytest.mark.parametrize("tile", [1024, 50])
+@pytest.mark.parametrize("regularise", [(), ("roof",)])
+def test_simplified_polygons_are_a_coverage(
+    make: Make, tmp_path: Path, noise: np.ndarray, tile: int, regularise: tuple[str, ...]
+) -> None:
+    """On noise every neighbourhood is awkward, and no roof has right angles."""
+    path = make("map.tif", noise, nodata=255)
+    polygonise(path, tmp_path / "plain.gpkg", CLASSES, PolygonOptions(2))
+    polygonise(path, tmp_path / "out.gpkg", CLASSES, PolygonOptions(2, 0.5, regularise), tile)
+    plain, simple = _read(tmp_path / "plain.gpkg"), _read(tmp_path / "out.gpkg")
+    _check_coverage(simple)
+    assert len(simple) == len(plain)
+    assert simple.area_m2.sum() == pytest.approx(plain.area_m2.sum(), rel=0.01)
+    assert simple.count_coordinates().sum() < plain.count_coordinates().sum() / 2
+    assert simple.total_bounds.tolist() == plain.total_bounds.tolist()  # the next sheet's polygons fit
+
+
+@pytest.mark.parametrize("tile", [1024, 50])
+@pytest.mark.parametrize("simplify", [0, 0.5])
+def test_roofs_get_right_angles(make: Make, tmp_path: Path, town: np.ndarray, tile: int, simplify: float) -> None:
+    path = make("map.tif", town, nodata=255)
+    polygonise(path, tmp_path / "plain.gpkg", CLASSES, PolygonOptions(2))
+    polygonise(path, tmp_path / "out.gpkg", CLASSES, PolygonOptions(2, simplify, ("roof",)), tile)
+    plain, right = _read(tmp_path / "plain.gpkg"), _read(tmp_path / "out.gpkg")
+    _check_coverage(right)
+    roofs, before = right[right["class"] == "roof"], plain[plain["class"] == "roof"]
+    assert len(roofs) == len(before) == 3
+    for roof, roof_before in zip(*(f.sort_values("area_m2").geometry for f in (roofs, before)), strict=True):
+        assert (_corner_angles(roof) < 1).all()
+        assert len(_corner_angles(roof)) <= 12
+        assert roof.area == pytest.approx(roof_before.area, rel=0.02)
+        assert roof.intersection(roof_before).area > 0.95 * roof.union(roof_before).area
+    assert sorted(len(roof.interiors) for roof in roofs.geometry) == [0, 0, 1]
+    # What lies in the courtyard and round the roofs is what it was, within a pixel of the roofs' edges.
+    changed = _burn(right, path) != _burn(plain, path)
+    assert changed.mean() < 0.02
+    assert not changed[:, 192:].any()
+
+
+def test_a_round_roof_stays_as_it_is(make: Make, tmp_path: Path) -> None:
+    rows, cols = np.mgrid[:60, :60]
+    ids = ((rows - 30) ** 2 + (cols - 30) ** 2 < 9**2).astype(np.uint8)[None]
+    ids[0, 40:50, 45:55] = 1
+    path = make("map.tif", ids)
+    polygonise(path, tmp_path / "plain.gpkg", CLASSES, PLAIN)
+    polygonise(path, tmp_path / "out.gpkg", CLASSES, PolygonOptions(regularise=("roof",)))
+    plain, right = _read(tmp_path / "plain.gpkg"), _read(tmp_path / "out.gpkg")
+    assert plain.geometry.geom_equals(right.geometry).all()
+
+
+def test_lengths_are_metres_in_feet_and_degrees(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
+    """The same ground in US feet, and in degrees where a pixel is twice as high as wide, is simplified alike."""
+    counts = []
+    feet, degrees = 1200 / 3937, 1 / 111_320
+    for name, crs, width, height in (
+        ("metres", "EPSG:32636", 0.5, 0.5),
+        ("feet", "EPSG:2263", 0.5 / feet, 0.5 / feet),
+        ("degrees", "EPSG:4326", 0.5 * degrees / np.cos(np.radians(60)), 0.5 * degrees),
+    ):
+        corner = {"metres": (500000, 100000), "feet": (984250, 200000), "degrees": (10, 60)}[name]
+        transform = rasterio.transform.from_origin(*corner, width, height)
+        path = make(f"{name}.tif", noise, nodata=255, crs=crs, transform=transform)
+        polygonise(path, tmp_path / f"{name}.gpkg", CLASSES, PolygonOptions(2, 0.5))
+        counts.append(_read(tmp_path / f"{name}.gpkg").count_coordinates().sum())
+    assert max(counts) <= 1.02 * min(counts)
+
+
+def test_polygons_carry_means_of_the_map_s_bands(make: Make, tmp_path: Path) -> None:
+    ids = np.zeros((20, 30), np.uint8)
+    ids[:, 15:] = 1
+    probability = np.where(ids == 1, 254, 127).astype(np.uint8)
+    path = make("map.tif", np.stack([ids, probability]), nodata=255, names=("class", "probability"))
+    polygonise(path, tmp_path / "out.parquet", CLASSES, PLAIN)
+    frame = _read(tmp_path / "out.parquet")
+    assert dict(zip(frame["class"], frame.probability, strict=True)) == {"ground": 0.5, "roof": 1}
+
+
+def test_geoparquet_has_a_covering_box(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
+    out = tmp_path / "out.parquet"
+    polygonise(make("map.tif", noise, nodata=255), out, CLASSES, PLAIN, tile=32)
+    geo = json.loads(pq.read_metadata(out).metadata[b"geo"])
+    assert geo["version"] == "1.1.0"
+    assert geo["columns"]["geometry"]["covering"]["bbox"]["xmin"] == ["bbox", "xmin"]
+    assert geo["columns"]["geometry"]["bbox"] == _read(out).total_bounds.tolist()
+    box = (500001, 99990, 500003, 99995)
+    assert 0 < len(gpd.read_parquet(out, bbox=box)) < len(_read(out))
+
+
+def test_a_class_that_does_not_exist_is_a_message(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
+    with pytest.raises(UserError, match=r"unknown class 'shed'.*ground, roof, tree"):
+        polygonise(make("map.tif", noise), tmp_path / "out.gpkg", CLASSES, PolygonOptions(regularise=("shed",)))
+
+
+def test_the_layer_carries_its_style(make: Make, tmp_path: Path, noise: np.ndarray) -> None:
+    path = make("map.tif", noise, nodata=255)
+    polygonise(path, tmp_path / "out.gpkg", CLASSES, PLAIN)
+    [row] = gpd.read_file(tmp_path / "out.gpkg", layer="layer_styles").to_dict("records")
+    assert (row["f_table_name"], row["f_geometry_column"], row["useAsDefault"]) == ("classes", "geom", True)
+    written = Path(write_style(path, CLASSES))
+    assert written.name == "map.qml"
+    assert row["styleQML"] == written.read_text()
+    root = ElementTree.fromstring(row["styleQML"])
+    renderer = root.find("pipe/rasterrenderer")
+    assert renderer is not None and (renderer.get("type"), renderer.get("band")) == ("paletted", "1")
+    entries = {e.get("value"): (e.get("label"), e.get("color")) for e in renderer.iter("paletteEntry")}
+    assert entries == {**{str(i): (n, c) for i, n, c in CLASSES}, "255": ("no data", "#000000")}
+    vector = root.find("renderer-v2")
+    assert vector is not None and vector.get("attr") == "class_id"
+    assert [c.get("label") for c in vector.iter("category")] == [n for _, n, _ in CLASSES]
+    fills = [o.get("value") for o in vector.iter("Option") if o.get("name") == "color"]
+    assert fills == ["255,255,255,255", "255,0,0,255", "0,255,0,255"]

@@ -152,6 +152,17 @@ class DataConfig(Node):
     """Bands to read, 1-based indices or band descriptions, in the model's order."""
     nodata: float | None = None
     """Overrides the file's nodata value."""
+    nodata_tolerance: float = Field(0.0, ge=0)
+    """Values no further than this from nodata in every band are nodata, too: margins that lossy compression blurred."""
+    alpha: Literal["auto", "mask", "band", "ignore"] = "auto"
+    """What a band tagged alpha is. auto: validity where it looks like a mask, a band like others where it holds imagery
+    (near infrared is often tagged so); mask: validity; band: a band like others; ignore: neither."""
+    gcps: Literal["refuse", "warp", "ignore"] = "refuse"
+    """Images whose place is known by ground control points alone: refused, warped into the points' CRS, or read as they
+    lie, without a place."""
+    value_range: Literal["refuse", "match", "accept"] = "refuse"
+    """Imagery whose values are of another scale than the model learnt: refused, mapped by its quantiles, or read as it
+    is."""
     normalisation: Literal["measured", "imagenet"] = "measured"
     """measured: mean and deviation per band of the training split; imagenet: ImageNet's, for three 8-bit bands."""
     gsd: float | None = Field(None, gt=0)

@@ -48,4 +48,4 @@ class InferenceConfig(Node):
     coarse: CoarseWindows = CoarseWindows()
     refiner: RefinerWindows = RefinerWindows()
     precision: Precision = "auto"
-    """Arithmetic of both stages; auto: bf16 where the device computes in it, fp32 elsewhere."""
+    """Arithmetic of both stages; auto: bf16 on GPUs that compute in it and on CPUs with AMX, else fp32."""

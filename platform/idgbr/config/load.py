@@ -121,7 +121,11 @@ def _complaint(model: type[BaseModel], error: ErrorDetails, source: str, overrid
     key, kind, found = locate(model, error["loc"]), error["type"], error["input"]
     context = error.get("ctx", {})
     stem = key.partition("[")[0]
-    where = f"--{stem}" if any(stem == o or stem.startswith(f"{o}.") for o in overrides) else f"{source}: {key}"
+    where = (
+        f"--{stem}"
+        if any(stem == o or stem.startswith(f"{o}.") for o in overrides)
+        else f"{source}: {key}".removesuffix(": ")
+    )
     if kind == "extra_forbidden":
         close = nearest(key, (known for known, _ in walk(model)))
         hint = f"the nearest known key is {close}" if close else "no known key is near"

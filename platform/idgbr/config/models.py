@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from idgbr.config.node import Node, Unit
 
@@ -153,6 +153,10 @@ class SamplerConfig(Node):
     keep_beyond: int = Field(0, ge=0)
     """Never worse: the coarse label stays where it is farther than so many pixels from any coarse boundary; 0: nowhere.
     Windows should overlap by twice as much."""
+    min_region: NonNegativeFloat | dict[str, NonNegativeFloat] | None = 0.0
+    """Minimum mapping unit: a region (4-connected pixels of one class) below so many square metres goes to the
+    neighbouring class that is likeliest inside it. One value, or one by class name (classes not named have none); 0 or
+    null: none. Pixels instead of square metres where the model's imagery has no ground sample distance."""
     seed: int = 0
 
     @model_validator(mode="after")

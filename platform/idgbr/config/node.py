@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-"""auto: bf16 where the device computes in it, fp32 elsewhere."""
+"""auto: bf16 on GPUs that compute in it and on CPUs with AMX, else fp32."""
 
 
 class Node(BaseModel):

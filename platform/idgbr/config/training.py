@@ -28,7 +28,7 @@ class StageTraining(Node):
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of the exponential moving average that is evaluated and kept; 0: none."""
     precision: Precision = "auto"
-    """auto: bf16 where the device computes in it, fp32 elsewhere."""
+    """auto: bf16 on GPUs that compute in it and on CPUs with AMX, else fp32."""
     optimiser: Literal["adamw", "adamw8bit"] = "adamw"
     """adamw8bit: AdamW whose moments take a byte each; needs a GPU and the package bitsandbytes."""
     parallel: Literal["ddp", "fsdp"] = "ddp"

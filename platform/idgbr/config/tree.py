@@ -81,3 +81,11 @@ class Experiment(Node):
             names = ", ".join(spec.name for spec in classes)
             raise ValueError(f"refiner.coarse_odds: found {len(odds)} values; expected one for each class: {names}")
         return self
+
+    @model_validator(mode="after")
+    def _min_region_by_class(self) -> Experiment:
+        minimum, names = self.sampler.min_region, [spec.name for spec in self.data.classes]
+        unknown = [name for name in minimum if name not in names] if isinstance(minimum, dict) else []
+        if unknown:
+            raise ValueError(f"sampler.min_region: no class {unknown[0]!r}; expected some of: {', '.join(names)}")
+        return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from idgbr.config.data import DataConfig, FolderSource, JsonlSource, PresetSource, SyntheticSource
 from idgbr.datasets.jsonl import jsonl_scenes
 from idgbr.datasets.labelled import (
@@ -16,7 +18,11 @@ from idgbr.datasets.labelled import (
 from idgbr.datasets.presets import preset_scenes
 from idgbr.datasets.synthetic import make_scenes
 from idgbr.errors import UserError
+from idgbr.raster.imagery import image_findings, settle
 from idgbr.raster.listing import IMAGE_SUFFIXES, VECTOR_SUFFIXES, expand
+
+_LOOKED_AT = 64
+"""Images of a data set whose margins are looked at."""
 
 __all__ = ["LabelledScene", "catalogue", "check_gsd"]
 
@@ -39,7 +45,14 @@ def catalogue(config: DataConfig) -> list[LabelledScene]:
     refuse_duplicates(scenes)
     for scene in scenes:
         scene.image.check()
-    return sorted(with_common_gsd(scenes, config), key=lambda scene: scene.id)
+    scenes = with_common_gsd(scenes, config)
+    looked_at = set(np.linspace(0, len(scenes) - 1, _LOOKED_AT).astype(int).tolist())
+    settle(
+        finding
+        for number, scene in enumerate(scenes)
+        for finding in image_findings(scene.image, "data.", with_pixels=number in looked_at)
+    )
+    return sorted(scenes, key=lambda scene: scene.id)
 
 
 def _folder_scenes(source: FolderSource, config: DataConfig) -> list[LabelledScene]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from statistics import median
 from idgbr.config.data import DataConfig
 from idgbr.errors import UserError
 from idgbr.raster.gdal import absolute
+from idgbr.raster.opening import Reading
 from idgbr.raster.scene import Scene
 
 GSD_FACTOR = 1.5
@@ -43,16 +45,30 @@ class LabelledScene:
 
 def make_scene(uri: str, config: DataConfig) -> Scene:
     """The imagery at an address as the configuration wants it read."""
-    return Scene(uri, bands=tuple(config.bands), nodata=config.nodata)
+    reading = Reading(config.alpha, config.nodata_tolerance, config.gcps)
+    return Scene(uri, bands=tuple(config.bands), nodata=config.nodata, reading=reading)
 
 
 def unique_ids(uris: Sequence[str]) -> list[str]:
-    """A file-name-safe name per address: its stem, with as many parent folders as it takes to tell all apart."""
-    parts = [[*PurePosixPath(uri).parts[:-1], PurePosixPath(uri).stem] for uri in uris]
-    depth = 1
-    while depth < max(map(len, parts), default=1) and len({tuple(p[-depth:]) for p in parts}) < len(set(uris)):
-        depth += 1
-    return [re.sub(r"[^A-Za-z0-9.-]+", "_", "_".join(p[-depth:])).strip("_") for p in parts]
+    """A file-name-safe name per address that no other address has.
+
+    The stem, with as many parent folders as it takes to tell all apart; with the suffix where files differ in nothing
+    else, and with a number where that is not enough (`a b` and `a_b`). Names differ by more than upper and lower case.
+    """
+    deepest = max((len(PurePosixPath(uri).parts) for uri in uris), default=1)
+    for with_suffix in (False, True):
+        for depth in range(1, deepest + 1):
+            names = [_safe_name(uri, depth, with_suffix) for uri in uris]
+            if len({name.lower() for name in names}) == len(set(uris)):
+                return names
+    numbers = {uri: number for number, uri in enumerate(dict.fromkeys(uris), 1)}
+    return [f"{_safe_name(uri, 1, False)}_{numbers[uri]}" for uri in uris]
+
+
+def _safe_name(uri: str, depth: int, with_suffix: bool) -> str:
+    path = PurePosixPath(uri)
+    last = f"{path.stem}_{path.suffix[1:]}" if with_suffix and path.suffix else path.stem
+    return re.sub(r"[^\w.-]+", "_", "_".join([*path.parts[:-1], last][-depth:])).strip("_") or "image"
 
 
 def pair_up(images: Sequence[str], labels: Sequence[str], pattern: str) -> list[tuple[str, str]]:
@@ -144,7 +160,8 @@ def with_common_gsd(scenes: list[LabelledScene], config: DataConfig) -> list[Lab
 
 def refuse_duplicates(scenes: Sequence[LabelledScene]) -> None:
     """Raises UserError when an image appears twice: the same pixels could end up in two splits."""
-    for uri, count in Counter(scene.image.uri for scene in scenes).items():
+    files = {scene.image.uri: os.path.realpath(scene.image.uri) for scene in scenes}  # a link is the same pixels
+    for uri, count in Counter(files[scene.image.uri] for scene in scenes).items():
         if count > 1:
-            splits = sorted({scene.split or "no split" for scene in scenes if scene.image.uri == uri})
+            splits = sorted({scene.split or "no split" for scene in scenes if files[scene.image.uri] == uri})
             raise UserError(f"{uri} is listed {count} times ({', '.join(splits)}); splits must share no pixel")

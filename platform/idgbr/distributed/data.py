@@ -17,6 +17,7 @@ from idgbr.datasets.normalisation import IMAGENET, Normalisation
 from idgbr.datasets.prepare import PreparedRegion, histogram_table, histogram_warnings, prepare_region
 from idgbr.datasets.splits import Region, split_regions
 from idgbr.errors import IdgbrError, UserError
+from idgbr.raster.values import ValueRange, measure_range
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,6 +34,8 @@ class PreparedData:
     fingerprint: str
     gsd: float | None
     """Ground sample distance of the training imagery in metres, the median over regions."""
+    values: ValueRange | None = None
+    """Values of the training imagery."""
 
     def split(self, name: str) -> tuple[PreparedRegion, ...]:
         """The prepared regions of a split."""
@@ -62,6 +65,12 @@ def _normalisation(config: DataConfig, train: Sequence[PreparedRegion]) -> Norma
     return IMAGENET
 
 
+def _values(train: Sequence[PreparedRegion], regions: Sequence[Region]) -> ValueRange | None:
+    """Type, quantiles and colour tags of the training imagery."""
+    first = regions[0].scene.image
+    return measure_range([region.image for region in train], first.profile().dtype, first.colours())
+
+
 def prepare_data(config: DataConfig, folder: str | Path) -> PreparedData:
     """Catalogue, split and prepare a data set; prints the class histogram and a warning for every class not seen.
 
@@ -83,6 +92,7 @@ def prepare_data(config: DataConfig, folder: str | Path) -> PreparedData:
         _normalisation(config, train),
         fingerprint(prepared),
         known[len(known) // 2] if known else None,
+        _values(train, regions),
     )
 
 

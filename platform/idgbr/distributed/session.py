@@ -35,7 +35,8 @@ def worker_environment(threads: int) -> dict[str, str]:
     because models run in threads there, and those of threads never keep what is freed.
 
     A local Ray has no dashboard. Ray Train's watcher of each training would look for its address for 40 seconds, and
-    hold up the end of the training by 12: with an address that nothing listens on it gives up at once.
+    hold up the end of the training by 12: with an address that nothing listens on it gives up at once. Nor is the loss
+    of its one machine announced: the actor that each training starts to ask for that is left out.
     """
     count = str(threads)
     source_root = str(Path(idgbr.__file__).resolve().parent.parent)
@@ -50,6 +51,7 @@ def worker_environment(threads: int) -> dict[str, str]:
         "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
         "RAY_API_SERVER_ADDRESS": "none://",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     }
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Part = Literal["coarse", "refiner"]
 
-_LEAST = 128
+MIN_CONTEXT_PX = 128
 """Side in pixels of what stage 1 sees of a window of which a strip holds data; some decoders take no less."""
 
 
@@ -93,7 +93,7 @@ class Predictor:
         if self.coarse_model is None:
             raise UserError("this model has no stage 1: give a coarse map")
         normalised = self._normalised(images, valid)
-        classes, least = len(self.spec.classes), min(_LEAST, *valid.shape[1:])
+        classes, min_side = len(self.spec.classes), min(MIN_CONTEXT_PX, *valid.shape[1:])
         probabilities = np.full((len(images), classes, *valid.shape[1:]), 1 / classes, np.float32)
         alike: dict[tuple[int, int, int, int], list[int]] = defaultdict(list)
         for index, mask in enumerate(valid):
@@ -101,7 +101,7 @@ class Predictor:
                 alike[_extent(mask)].append(index)
         for (top, bottom, left, right), indices in alike.items():
             with self._autocast():
-                logits = padded_logits(self.coarse_model, normalised[indices, :, top:bottom, left:right], least)
+                logits = padded_logits(self.coarse_model, normalised[indices, :, top:bottom, left:right], min_side)
             probabilities[indices, :, top:bottom, left:right] = logits.float().softmax(1).cpu().numpy()
         return probabilities
 
@@ -136,10 +136,10 @@ class Predictor:
         image = self._padded(self._normalised(images, valid))
         known = torch.zeros_like(image[:, 0], dtype=torch.bool)  # what is padded holds no data
         known[:, :height, :width] = torch.from_numpy(np.array(valid, bool)).to(self.device)
-        given = self._padded(self._coarse_tensor(coarse))
+        guide = self._padded(self._coarse_tensor(coarse))
         origin = torch.from_numpy(np.array(origins, np.int64)).to(self.device)
         with self._autocast():
-            refined = sample(self.refiner, image, given, origin, sampler or self.spec.sampler, on_step, known)
+            refined = sample(self.refiner, image, guide, origin, sampler or self.spec.sampler, on_step, known)
         planes = (refined.probabilities, refined.uncertainty, refined.disagreement)
         return RefinedBatch(*(plane[..., :height, :width].float().cpu().numpy() for plane in planes))
 
@@ -148,12 +148,12 @@ class Predictor:
         classes = self.refiner.classes
         probabilities = self.refiner.settings.coarse_input == "probabilities"
         if coarse.ndim == 4:
-            given = torch.from_numpy(np.array(coarse, np.float32)).to(self.device)
-            return given if probabilities else given.argmax(1)
-        wrong = np.setdiff1d(np.unique(coarse), [*range(classes), IGNORE])
-        if wrong.size:
+            planes = torch.from_numpy(np.array(coarse, np.float32)).to(self.device)
+            return planes if probabilities else planes.argmax(1)
+        unknown = np.setdiff1d(np.unique(coarse), [*range(classes), IGNORE])
+        if unknown.size:
             raise UserError(
-                f"coarse map: class id {int(wrong[0])} is unknown; the model has ids 0..{classes - 1} "
+                f"coarse map: class id {int(unknown[0])} is unknown; the model has ids 0..{classes - 1} "
                 f"({', '.join(c.name for c in self.spec.classes)}), {IGNORE} is nodata"
             )
         ids = torch.from_numpy(np.array(coarse, np.int64)).to(self.device)

@@ -30,8 +30,9 @@ class RefinedMap:
 
     Attributes:
         ids: (H, W) uint8 class ids, IGNORE where the image holds no finite value.
-        probabilities: (K, H, W) float32.
-        uncertainty: (H, W) float32 in 0..1: one minus the probability of the likeliest class, mean of the samples.
+        probabilities: (K, H, W) float32; the likeliest class is `ids`.
+        uncertainty: (H, W) float32 in 0..1: one minus the probability of the likeliest class, mean of the samples; at
+            least one minus the probability of the class that a region below `min_region` went to.
         disagreement: (H, W) float32 in 0..1: how much the samples differ from each other.
     """
 
@@ -57,10 +58,10 @@ def refine(
         image: (H, W, B) or (B, H, W), in the units of the imagery the model was trained on; whichever fits the map.
         coarse: (H, W) class ids, 255 where there is none; or (K, H, W) probabilities.
         model: Model folder, or a loaded one.
-        steps: Sampling steps; default, as of everything that is not given: the model's own.
+        steps: Sampling steps; default, here and below: the model's own.
         samples: Samples that are averaged.
         progress: Show a progress bar.
-        sampler: Any other key of `SamplerConfig`, such as guidance or seed.
+        sampler: Any other key of `SamplerConfig`, such as seed or min_region.
 
     Raises:
         UserError: Sizes, bands or classes do not fit the model or each other, or a key is unknown.
@@ -70,8 +71,8 @@ def refine(
         >>> Image.fromarray(refined.ids).save("refined.png")
     """
     predictor = model if isinstance(model, Predictor) else Predictor(model, parts=("refiner",))
-    given = {"steps": steps, "samples": samples, **sampler}
-    chosen = {key: value for key, value in given.items() if value is not None}
+    changes = {"steps": steps, "samples": samples, **sampler}
+    chosen = {key: value for key, value in changes.items() if value is not None}
     settings = validate(SamplerConfig, {**predictor.spec.sampler.model_dump(), **chosen}, "refine(...)")
     planes = _coarse(_array(coarse), len(predictor.spec.classes))
     height, width = planes.shape[-2:]

@@ -12,7 +12,7 @@ from idgbr.inference.predictor import Predictor
 from idgbr.models.description import load_sample
 
 AGREEMENT = 0.95
-"""Least share of equal pixels. Another processor or precision moves pixels at boundaries; a broken model, most."""
+"""Smallest share of equal pixels. Another processor or precision moves pixels at boundaries; a broken model, most."""
 
 
 def smoke_test(folder: str | Path, predictor: Predictor) -> float | None:
@@ -38,7 +38,7 @@ def smoke_test(folder: str | Path, predictor: Predictor) -> float | None:
     same = float((refined.probabilities[0].argmax(0) == sample.expected)[known].mean())
     if not same >= AGREEMENT:
         raise UserError(
-            f"{folder}: maps its own sample wrongly ({same:.0%} of the pixels as expected, at least {AGREEMENT:.0%} "
-            "wanted); its weights are not those it was registered with, or this machine computes differently"
+            f"{folder}: maps its own sample wrongly ({same:.0%} of the pixels agree, expected at least "
+            f"{AGREEMENT:.0%}); its weights are not those it was registered with, or this machine computes differently"
         )
     return same

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from idgbr import IGNORE
 from idgbr.config.inference import WindowsConfig
 from idgbr.config.models import SamplerConfig
+from idgbr.inference.min_region import apply_min_region, min_pixels
 from idgbr.inference.predictor import Predictor
-from idgbr.raster.blending import StripBlender
+from idgbr.raster.blending import WindowPass
 from idgbr.raster.grid import Window
-from idgbr.raster.windows import plan_windows
 
 
 class Readable(Protocol):
@@ -72,15 +72,16 @@ def predict_whole(
     """
     spec, classes = predictor.spec, len(predictor.spec.classes)
     _, valid = scene.read(Window(0, 0, height, width))
-    first = ArrayScene(
-        _blended(height, width, classes, spec.inference.coarse, lambda w: predictor.coarse(*_batch(scene.read(w)))[0])
-    )
 
-    coarse = np.where(valid, first.image.argmax(0), IGNORE).astype(np.uint8)
+    def predict(window: Window) -> NDArray[np.float32]:
+        return predictor.coarse(*_batch(scene.read(window)))[0]
+
+    probabilities = _blended(height, width, classes, spec.inference.coarse, predict)
+    coarse = np.where(valid, probabilities.argmax(0), IGNORE).astype(np.uint8)
     if predictor.refiner is None:
         return WholeMap(coarse, coarse)
-    second = refine_whole(predictor, scene, first, height, width, sampler)[:classes]
-    return WholeMap(coarse, np.where(valid, second.argmax(0), IGNORE).astype(np.uint8))
+    refined = refine_whole(predictor, scene, ArrayScene(probabilities), height, width, sampler)[:classes]
+    return WholeMap(coarse, np.where(valid, refined.argmax(0), IGNORE).astype(np.uint8))
 
 
 def refine_whole(
@@ -92,7 +93,7 @@ def refine_whole(
     sampler: SamplerConfig | None = None,
     on_window: Callable[[], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Stage 2 alone, on a coarse map that is there.
+    """Stage 2 alone, on a coarse map that is there, with the sampler's minimum mapping unit.
 
     Args:
         predictor: The model.
@@ -105,24 +106,31 @@ def refine_whole(
 
     Returns:
         (K + 2, height, width): class probabilities, then uncertainty and disagreement, each in 0..1.
+
+    Raises:
+        UserError: `sampler.min_region` names a class that there is not.
     """
+    settings, classes = sampler or predictor.spec.sampler, len(predictor.spec.classes)
+    minimum = min_pixels(settings, predictor.spec.classes, predictor.spec.gsd)
 
     def refine(window: Window) -> NDArray[np.float32]:
-        given = coarse.read(window)[0]
-        ids = len(given) == 1
+        planes = coarse.read(window)[0]
         refined = predictor.refine(
             *_batch(scene.read(window)),
-            given if ids else given[None],
+            planes if len(planes) == 1 else planes[None],
             np.array([[window.row, window.col]]),
-            sampler,
+            settings,
         )
         if on_window is not None:
             on_window()
-        planes = refined.probabilities, refined.uncertainty[:, None], refined.disagreement[:, None]
-        return np.concatenate(planes, 1)[0]
+        maps = refined.probabilities, refined.uncertainty[:, None], refined.disagreement[:, None]
+        return np.concatenate(maps, 1)[0]
 
-    channels = len(predictor.spec.classes) + 2
-    return _blended(height, width, channels, predictor.spec.inference.refiner, refine)
+    blended = _blended(height, width, classes + 2, predictor.spec.inference.refiner, refine)
+    if minimum:
+        _, valid = scene.read(Window(0, 0, height, width))
+        blended[:classes], blended[classes] = apply_min_region(blended[:classes], blended[classes], valid, minimum)
+    return blended
 
 
 def _batch(read: tuple[NDArray, NDArray[np.bool_]]) -> tuple[NDArray, NDArray[np.bool_]]:
@@ -132,12 +140,14 @@ def _batch(read: tuple[NDArray, NDArray[np.bool_]]) -> tuple[NDArray, NDArray[np
 def _blended(
     height: int, width: int, channels: int, cut: WindowsConfig, predict: Callable[[Window], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    windows = plan_windows(height, width, cut.window, cut.overlap)
-    blender = StripBlender(height, width, channels, windows, cut.window, cut.overlap)
+    windows = WindowPass(height, width, cut.window, cut.overlap)
     out = np.zeros((channels, height, width), np.float32)
-    for window in windows:
-        for row, strip in blender.add(window, predict(window)):
-            out[:, row : row + strip.shape[1]] = strip
-    for row, strip in blender.finish():
+
+    def write(row: int, strip: NDArray[np.float32]) -> None:
         out[:, row : row + strip.shape[1]] = strip
+
+    windows.begin(channels, write)
+    for window in windows.windows:
+        windows.add(predict(window))
+    windows.finish()
     return out

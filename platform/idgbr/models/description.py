@@ -18,6 +18,7 @@ from idgbr.config.inference import InferenceConfig
 from idgbr.config.models import CoarseConfig, RefinerConfig, SamplerConfig
 from idgbr.datasets.normalisation import Normalisation
 from idgbr.errors import UserError
+from idgbr.raster.values import ValueRange
 
 FORMAT_VERSION = 1
 SPEC_FILE = "model.json"
@@ -37,6 +38,8 @@ class ModelSpec(BaseModel):
     gsd: float | None
     """Ground sample distance of the training imagery, metres per pixel."""
     normalisation: Normalisation
+    values: ValueRange | None = None
+    """Type and quantiles per band of the training imagery; None in models that were trained before it was kept."""
     inference: InferenceConfig
     sampler: SamplerConfig
     coarse: CoarseConfig | None
@@ -45,6 +48,11 @@ class ModelSpec(BaseModel):
     """Figures on the test split."""
     provenance: dict[str, str] = {}
     """Data fingerprint, git commit, run and package versions."""
+
+    @property
+    def learnt_values(self) -> ValueRange:
+        """What imagery is compared with: the training imagery's values, or what mean and deviation make likely."""
+        return self.values or ValueRange.assumed(self.normalisation.mean, self.normalisation.std)
 
 
 @dataclass(frozen=True)

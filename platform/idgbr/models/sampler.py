@@ -60,12 +60,12 @@ def sample(
     guide: Guide | None = None
     for index in range(settings.samples):
         turn = index % 8 if settings.dihedral else 0
-        turned_coarse = dihedral(coarse, turn)
+        turned = dihedral(coarse, turn)
         if turn or guide is None:
-            guide = refiner.prepare(dihedral(image, turn), turned_coarse)
+            guide = refiner.prepare(dihedral(image, turn), turned)
         noise = dihedral(start_noise(refiner, settings.seed, index, origins, image), turn)
         callback = None if on_step is None else _bind(on_step, index, turn)
-        probabilities = denoise(refiner, guide, noise, settings, turned_coarse, callback)
+        probabilities = denoise(refiner, guide, noise, settings, turned, callback)
         probabilities = inverse_dihedral(probabilities, turn).float()
         total = total.to(probabilities.device) + probabilities
         squares = squares.to(probabilities.device) + probabilities.square().sum(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,12 +12,67 @@ from numpy.typing import NDArray
 
 from idgbr.errors import UserError
 from idgbr.raster.grid import Window
-from idgbr.raster.windows import taper
+from idgbr.raster.windows import plan_windows, taper
 
 _STRIP_BYTES = 2 * 2**20
 """Most bytes of a strip that is handed out; wide scenes get lower strips."""
 _MEMORY_BYTES = 8 * 2**20
 """Most bytes of rows in flight that stay in memory: of images, not of scenes."""
+
+
+class WindowPass:
+    """The windows of a scene in order: planned, blended, written as strips from top to bottom.
+
+    Jobs, endpoint, pyfunc and notebook calls differ in who predicts the windows and where strips go; what is between
+    the two is here. Name the windows to whoever predicts, `begin`, `add` what comes back in the plan's order, `finish`.
+    """
+
+    def __init__(
+        self, height: int, width: int, size: int, overlap: int, offset: tuple[int, int] = (0, 0), done: int = 0
+    ) -> None:
+        """Plans the windows.
+
+        Args:
+            height: rows of the scene.
+            width: columns of the scene.
+            size: side of a window in pixels.
+            overlap: pixels shared by neighbouring windows.
+            offset: moves the windows' lattice, see `plan_windows`.
+            done: rows that are there already; windows that end above them are left out.
+        """
+        self.height, self.width, self.size, self.overlap, self.done = height, width, size, overlap, done
+        plan = plan_windows(height, width, size, overlap, offset)
+        self.planned = len(plan)
+        self.windows = tuple(window for window in plan if window.stop_row > done)
+
+    def chunks(self, count: int) -> list[NDArray[np.int64]]:
+        """The windows' first rows and columns (n, 2), at most `count` at a time."""
+        corners = np.array([(window.row, window.col) for window in self.windows], np.int64)
+        return np.array_split(corners, -(-len(corners) // count))
+
+    def begin(self, channels: int, write: Callable[[int, NDArray[np.float32]], None]) -> None:
+        """Starts to blend.
+
+        Args:
+            channels: channels of the windows' values.
+            write: is called with the first row and the values (channels, rows, width) of each finished strip.
+        """
+        self._write, self._next = write, 0
+        self._blender = StripBlender(
+            self.height, self.width, channels, self.windows, self.size, self.overlap, self.done
+        )
+
+    def add(self, values: NDArray, trust: float = 1.0) -> None:
+        """Adds the values (channels, H, W) of the next window, see `StripBlender.add`."""
+        window = self.windows[self._next]
+        self._next += 1
+        for row, strip in self._blender.add(window, values, trust):
+            self._write(row, strip)
+
+    def finish(self) -> None:
+        """Writes what is left, once the last window was added."""
+        for row, strip in self._blender.finish():
+            self._write(row, strip)
 
 
 class StripBlender:
@@ -47,7 +102,7 @@ class StripBlender:
         self._weight = taper(size, overlap)[..., None]
         self._next = 0
         self._done = first
-        self._wanted = Window(first, 0, height - first, width)
+        self._remaining = Window(first, 0, height - first, width)
         self._row_bytes = width * (channels + 1) * 4
         # Closed by finish, or with the object.
         small = size * self._row_bytes <= _MEMORY_BYTES
@@ -69,7 +124,7 @@ class StripBlender:
             raise ValueError(f"windows must be added in the order of the plan; {window} is not the next")
         self._next += 1
         yield from self._emit(min(max(window.row, 0), self.height))
-        inside = window.intersect(self._wanted)
+        inside = window.intersect(self._remaining)
         if inside is None:
             return
         part = inside.slices((window.row, window.col))
@@ -86,9 +141,9 @@ class StripBlender:
         self._rows.close()
 
     def _emit(self, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-        most = max(1, _STRIP_BYTES // self._row_bytes)
+        max_rows = max(1, _STRIP_BYTES // self._row_bytes)
         while self._done < stop:
-            rows = min(most, stop - self._done)
+            rows = min(max_rows, stop - self._done)
             sums = np.stack([self._rows.take((self._done + i) % self.size) for i in range(rows)])
             weight = sums[..., -1:]
             if not (weight > 0).all():
@@ -120,9 +175,9 @@ class _MemoryRows:
         self._sums[row, col : col + len(values)] += values
 
     def take(self, row: int) -> NDArray[np.float32]:
-        taken: NDArray[np.float32] = self._sums[row].copy()
+        sums: NDArray[np.float32] = self._sums[row].copy()
         self._sums[row] = 0
-        return taken
+        return sums
 
     def close(self) -> None:
         del self._sums
@@ -141,9 +196,9 @@ class _FileRows:
     def take(self, row: int) -> NDArray[np.float32]:
         _, width, channels = self._shape
         start = self._start(row, 0)
-        taken = self._read(start, width)
+        sums = self._read(start, width)
         self._write(start, bytes(width * channels * 4))
-        return taken
+        return sums
 
     def close(self) -> None:
         self._file.close()

@@ -20,7 +20,7 @@ import rasterio.shutil
 from idgbr.errors import UserError
 from idgbr.raster.gdal import GDAL_ERRORS, gdal_env, is_remote, open_quietly
 from idgbr.raster.grid import IDENTITY, Grid
-from idgbr.raster.source import reason
+from idgbr.raster.opening import reason
 
 _CACHE_MB = 8
 """GDAL's block cache while writing: rows pass through once."""

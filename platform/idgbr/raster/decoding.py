@@ -24,8 +24,9 @@ from idgbr import IGNORE
 from idgbr.errors import UserError
 from idgbr.raster.gdal import GDAL_ERRORS, gdal_env, open_quietly
 from idgbr.raster.grid import IDENTITY, Grid
+from idgbr.raster.opening import reason
 from idgbr.raster.png import is_whole
-from idgbr.raster.source import Source, reason
+from idgbr.raster.source import Source
 
 Fault = Literal["format", "damaged", "size", "content"]
 """What is wrong: not a format that is read, not readable, too much of it, or readable but of no use."""

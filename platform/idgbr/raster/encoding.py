@@ -15,7 +15,7 @@ from rasterio.io import MemoryFile
 from idgbr import IGNORE
 from idgbr.raster.gdal import gdal_env, open_quietly
 from idgbr.raster.grid import Grid
-from idgbr.raster.polygons import class_polygons, in_degrees
+from idgbr.raster.polygons import Classes, PolygonOptions, class_polygons, in_degrees
 
 Colour = tuple[int, int, int]
 
@@ -86,7 +86,11 @@ def preview_png(pixels: NDArray, valid: NDArray[np.bool_], longest: int = 2048) 
 
 
 def geojson(
-    ids: NDArray[np.uint8], grid: Grid, classes: Sequence[tuple[int, str, str]], min_area_m2: float = 0.0
+    ids: NDArray[np.uint8],
+    grid: Grid,
+    classes: Classes,
+    options: PolygonOptions,
+    planes: dict[str, NDArray[np.uint8]] | None = None,
 ) -> bytes:
     """Polygons of a class map (H, W), in longitude and latitude where it is georeferenced.
 
@@ -94,9 +98,13 @@ def geojson(
         ids: Class ids, 255 is nodata.
         grid: Its georeference.
         classes: (id, name, colour) of each class.
-        min_area_m2: Smaller polygons join a neighbour.
+        options: Smallest area, simplification, right angles.
+        planes: (H, W) 0..254 for 0..1 by name, of which polygons carry the mean.
+
+    Raises:
+        UserError: A class to regularise does not exist.
     """
-    frame = in_degrees(class_polygons(ids, grid, classes, min_area_m2))
+    frame = in_degrees(class_polygons(ids, grid, classes, options, planes))
     frame = frame.set_geometry(frame.geometry.set_precision(1e-9 if frame.crs is not None else 1e-3, mode="pointwise"))
     document = json.loads(frame.to_json(drop_id=True, show_bbox=False))
     document.pop("crs", None)  # RFC 7946: always longitude and latitude

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
 import rasterio.windows
 from affine import Affine
-from pyproj import Geod, Transformer
-from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
+
+from idgbr.raster.crs import crs_name, ground_sides, metres_per_unit, same_crs
 
 Coefficients = tuple[float, float, float, float, float, float]
 IDENTITY: Coefficients = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -98,8 +99,27 @@ class Grid:
 
     @property
     def gsd(self) -> float | None:
-        """Ground sample distance in metres at the centre (geometric mean of the two sides); None without a CRS."""
+        """Ground sample distance in metres at the centre (geometric mean of the two sides).
+
+        None without a CRS or a transform, and of a local one whose unit is unknown.
+        """
         return _ground_sample_distance(self)
+
+    @property
+    def pixel_vectors(self) -> np.ndarray:
+        """(2, 2): metres east and north of one column (first row) and of one line (second row), at the centre.
+
+        Their area is that of a square of `gsd`; without one they are columns and lines.
+        """
+        gsd = self.gsd
+        if gsd is None:
+            return np.eye(2)
+        a, b, _, d, e, _ = self.transform
+        vectors = np.array([[a, d], [b, e]])
+        if CRS.from_wkt(self.crs).is_geographic:
+            _, latitude = self.affine @ (self.width / 2, self.height / 2)
+            vectors[:, 0] *= math.cos(math.radians(latitude))
+        return vectors * (gsd / math.sqrt(abs(np.linalg.det(vectors))))
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -156,52 +176,22 @@ def grid_of(dataset: rasterio.io.DatasetReader) -> Grid:
     return Grid(crs, _coefficients(dataset.transform), dataset.height, dataset.width)
 
 
-@lru_cache(maxsize=256)
-def same_crs(one: str, other: str) -> bool:
-    """Whether two WKT strings mean the same system, whatever their dialect."""
-    if one == other:
-        return True
-    a, b = CRS.from_wkt(one), CRS.from_wkt(other)
-    return a == b or (a.to_epsg() is not None and a.to_epsg() == b.to_epsg())
-
-
-@lru_cache(maxsize=256)
-def crs_name(wkt: str | None) -> str:
-    """A short name for messages: EPSG code when there is one, else the name inside the WKT."""
-    if wkt is None:
-        return "none"
-    epsg = CRS.from_wkt(wkt).to_epsg()
-    return f"EPSG:{epsg}" if epsg else (wkt.split('"')[1] if '"' in wkt else wkt[:40])
-
-
 @lru_cache(maxsize=1024)
 def _ground_sample_distance(grid: Grid) -> float | None:
-    if grid.crs is None:
+    if grid.crs is None or grid.transform == IDENTITY:
         return None
-    crs = CRS.from_wkt(grid.crs)
     a, b, _, d, e, _ = grid.transform
-    nominal = math.sqrt(math.hypot(a, d) * math.hypot(b, e))
-    if crs.is_projected:
-        nominal *= crs.linear_units_factor[1]
-    try:
-        on_ground = _geodesic_pixel(grid)
-    except ProjError:
-        on_ground = math.nan
+    unit = metres_per_unit(grid.crs)
+    nominal = math.sqrt(math.hypot(a, d) * math.hypot(b, e)) * unit if unit is not None else None
+    crs = CRS.from_wkt(grid.crs)
+    if not (crs.is_projected or crs.is_geographic):
+        return nominal  # a local system lies nowhere on the ellipsoid
+    row, col = grid.height / 2, grid.width / 2
+    along, down = ground_sides(grid.crs, *(grid.affine @ p for p in ((col, row), (col + 1, row), (col, row + 1))))
+    on_ground = math.sqrt(along * down)
     if not math.isfinite(on_ground) or on_ground == 0.0:
-        return nominal if crs.is_projected else None
+        return nominal
     # Web Mercator away from the equator stretches metres; UTM's 0.04 % is nothing a file name would not round away.
-    if crs.is_projected and abs(on_ground / nominal - 1) < _SCALE_TOLERANCE:
+    if nominal is not None and abs(on_ground / nominal - 1) < _SCALE_TOLERANCE:
         return nominal
     return on_ground
-
-
-def _geodesic_pixel(grid: Grid) -> float:
-    """Side of the centre pixel in metres along the ellipsoid."""
-    row, col = grid.height / 2, grid.width / 2
-    points = [grid.affine @ p for p in ((col, row), (col + 1, row), (col, row + 1))]
-    crs = CRS.from_wkt(grid.crs)
-    lon, lat = [p[0] for p in points], [p[1] for p in points]
-    if crs.is_projected:
-        lon, lat = Transformer.from_crs(grid.crs, "OGC:CRS84", always_xy=True).transform(lon, lat)
-    _, _, sides = Geod(ellps="WGS84").inv([lon[0]] * 2, [lat[0]] * 2, lon[1:], lat[1:])
-    return math.sqrt(sides[0] * sides[1])

@@ -48,6 +48,8 @@ def expand(patterns: Iterable[str], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) 
 
 
 def _local_files(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
+    if pattern.startswith("/vsi"):
+        return [pattern]  # GDAL's own file systems, such as /vsizip/; opening it says whether it is there
     path = os.path.expanduser(pattern.removeprefix("file://"))
     if os.path.isdir(path):
         names = (os.path.join(path, name) for name in os.listdir(path))

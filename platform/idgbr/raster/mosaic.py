@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from idgbr.errors import UserError
-from idgbr.raster.grid import Grid, Window, crs_name, same_crs
+from idgbr.raster.crs import crs_name, same_crs
+from idgbr.raster.grid import Grid, Window
 from idgbr.raster.scene import Scene, SceneProfile
 
 _ALIGNED = 0.05
@@ -86,6 +87,15 @@ class Mosaic:
         """Checks every sheet; see `Scene.check`."""
         for scene, _ in self.sheets:
             scene.check()
+
+    def unread(self, window: Window) -> str:
+        """See `Scene.unread`."""
+        area = window.shift(*self.origin)
+        for scene, place in self.sheets:
+            shared = area.intersect(place)
+            if shared and (reason := scene.unread(shared.shift(-place.row, -place.col))):
+                return reason
+        return ""
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Pixels (B, H, W) and validity (H, W) of a window, as `Scene.read`."""

@@ -20,6 +20,20 @@ _INDEX_ENTRY = 4
 """Bytes that every block of a TIFF takes in the file at the least, even an empty one: its offset."""
 
 
+def check_numbers(dataset: rasterio.io.DatasetReader, uri: str) -> None:
+    """Refuse a file of complex numbers, of which GDAL knows kinds that NumPy has no name for.
+
+    Raises:
+        UserError: some band does not hold integers or real numbers.
+    """
+    for number, kind in enumerate(dataset.dtypes, 1):
+        if kind.startswith("complex"):
+            raise UserError(
+                f"{uri}: pixels of band {number} are {kind}; expected integers or real numbers. Radar imagery: write "
+                'its amplitude first (gdal_calc.py --calc "abs(A)", or an export of intensity)'
+            )
+
+
 def check_plausible(dataset: rasterio.io.DatasetReader, uri: str) -> None:
     """Refuse a file whose header contradicts the file, or describes what cannot be read by windows.
 

@@ -26,7 +26,7 @@ Numbers = NDArray[np.int64]
 class Regions:
     """The regions of a map: pixels of one class that share edges.
 
-    Regions below `least` pixels join their largest neighbour, the smallest ones first; those amid nodata become
+    Regions below `min_pixels` join their largest neighbour, the smallest ones first; those amid nodata become
     nodata, and specks of nodata become what lies round them. Tiles are read twice and never held together: memory is
     a tile, a few bytes per region, and the pixels along the edges of tiles.
 
@@ -34,12 +34,12 @@ class Regions:
         read: class ids (H, W) uint8 of a window, 255 is nodata.
         height: rows of the map.
         width: columns of the map.
-        least: pixels of the smallest region that stays.
+        min_pixels: pixels of the smallest region that stays.
         tile: side of a tile.
     """
 
     def __init__(
-        self, read: Callable[[Window], NDArray[np.uint8]], height: int, width: int, least: float, tile: int = TILE
+        self, read: Callable[[Window], NDArray[np.uint8]], height: int, width: int, min_pixels: float, tile: int = TILE
     ) -> None:
         self.height, self.width, self.tile = height, width, tile
         self._read = read
@@ -48,14 +48,14 @@ class Regions:
         # The first and last line of every tile, in labels that are unique over all tiles.
         self._tops, self._bottoms = np.zeros((2, -(-height // tile), width), np.int64)
         self._lefts, self._rights = np.zeros((2, -(-width // tile), height), np.int64)
-        self.classes, self._number = self._found(least)
+        self.classes, self._number = self._found(min_pixels)
         self._seams = self._lines_between_tiles()
         self._turns = [corners(numbers) for numbers in self._seams]
 
     def tiles(self) -> Iterator[tuple[Window, Numbers]]:
         """Every tile with the region number of its pixels (H, W): an index of `classes`, or -1."""
         for first, window in zip(self._first, self._windows, strict=True):
-            labels, _ = _labels(self._read(window))
+            labels, _ = label_areas(self._read(window))
             yield window, self._number[labels + first]
 
     def turns(self, row: Numbers, col: Numbers, elsewhere: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -86,14 +86,14 @@ class Regions:
             four_tiles = np.arange(border.shape[1]) % self.tile == 0
             turns[:, 0] |= (cut[:, :-1] | cut[:, 1:]) & border & (border_crosses | four_tiles)
 
-    def _found(self, least: float) -> tuple[NDArray[np.uint8], Numbers]:
+    def _found(self, min_pixels: float) -> tuple[NDArray[np.uint8], Numbers]:
         """Class of each region, and number of the region of each label."""
         sizes, classes, firsts, touching, count = [], [], [], [], 0
         for window in self._windows:
-            labels, values = _labels(self._read(window))
+            labels, values = label_areas(self._read(window))
             size = np.bincount(labels.ravel(), minlength=values.size)
             pairs = np.concatenate([_unequal(labels[:, :-1], labels[:, 1:]), _unequal(labels[:-1], labels[1:])])
-            touching.append(pairs[(size[pairs] < least).any(1)] + count)
+            touching.append(pairs[(size[pairs] < min_pixels).any(1)] + count)
             sizes.append(size)
             classes.append(values)
             firsts.append(self._first_pixels(window, labels, values.size))
@@ -110,16 +110,16 @@ class Regions:
         of_region = np.zeros(pixels.size, np.uint8)
         of_region[number] = value
         pairs = np.sort(number[np.concatenate([*touching, across[~alike]])], axis=1)
-        pairs = np.unique(pairs[(pixels[pairs] < least).any(1)], axis=0)
-        root = _merged(pixels, of_region, pairs, least)
+        pairs = np.unique(pairs[(pixels[pairs] < min_pixels).any(1)], axis=0)
+        root = _merged(pixels, of_region, pairs, min_pixels)
         root[of_region[root] == IGNORE] = OUTSIDE
         return of_region, root[number]
 
     def _first_pixels(self, window: Window, labels: Numbers, count: int) -> Numbers:
         rows, cols = window.slices()
-        place = np.arange(self.height)[rows, None] * self.width + np.arange(self.width)[cols]
+        index = np.arange(self.height)[rows, None] * self.width + np.arange(self.width)[cols]
         first = np.empty(count, np.int64)
-        first[labels.ravel()[::-1]] = place.ravel()[::-1]  # of several values for one place the last one stays
+        first[labels.ravel()[::-1]] = index.ravel()[::-1]  # of several values for one index the last one stays
         return first
 
     def _keep_edges(self, window: Window, labels: Numbers) -> None:
@@ -152,7 +152,7 @@ def corners(numbers: Numbers) -> NDArray[np.bool_]:
     return ~(level | upright)
 
 
-def _labels(ids: NDArray[np.uint8]) -> tuple[Numbers, NDArray[np.uint8]]:
+def label_areas(ids: NDArray[np.uint8]) -> tuple[Numbers, NDArray[np.uint8]]:
     """A number from 0 for each connected area of a tile, and the class of each."""
     labels = np.zeros(ids.shape, np.int64)
     classes: list[NDArray[np.uint8]] = []
@@ -189,14 +189,14 @@ def _joined(pairs: Numbers, first: Numbers) -> Numbers:
     return rank[number]
 
 
-def _merged(pixels: Numbers, classes: NDArray[np.uint8], pairs: Numbers, least: float) -> Numbers:
+def _merged(pixels: Numbers, classes: NDArray[np.uint8], pairs: Numbers, min_pixels: float) -> Numbers:
     """What each region has become a part of. Sizes and classes change in place.
 
     Args:
         pixels: (N,) size of each region.
         classes: (N,) class of each.
         pairs: (P, 2) neighbours of which one at least is small.
-        least: size from which a region is not small.
+        min_pixels: size from which a region is not small.
     """
     near: dict[int, set[int]] = defaultdict(set)
     for one, other in pairs.tolist():
@@ -212,7 +212,7 @@ def _merged(pixels: Numbers, classes: NDArray[np.uint8], pairs: Numbers, least: 
             joined[region], region = root, joined[region]
         return root
 
-    small = np.flatnonzero(pixels < least)
+    small = np.flatnonzero(pixels < min_pixels)
     queue = list(zip(pixels[small].tolist(), small.tolist(), strict=True))
     heapq.heapify(queue)
     while queue:
@@ -231,7 +231,7 @@ def _merged(pixels: Numbers, classes: NDArray[np.uint8], pairs: Numbers, least: 
                 pixels[largest] += pixels[other]
                 near[largest] |= near.pop(other, set())
         near[largest] |= round_it
-        if pixels[largest] < least:
+        if pixels[largest] < min_pixels:
             heapq.heappush(queue, (int(pixels[largest]), largest))
         else:
             near.pop(largest)

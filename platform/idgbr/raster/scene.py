@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from idgbr.errors import UserError
+from idgbr.raster.bands import shown_colours
 from idgbr.raster.gdal import absolute, cached_dataset, gdal_env, version_of
 from idgbr.raster.grid import Grid, Window
+from idgbr.raster.opening import PLAIN, Reading
 from idgbr.raster.source import Source
+from idgbr.raster.values import BandMaps
 
 _PROBE = 64
 _SCAN = 2**30
@@ -78,6 +81,8 @@ class Scene:
         gsd: ground sample distance in metres, overrides the file's.
         resample_to: ground sample distance to read at; None reads the file's own pixels.
         nearest: resample class ids, which must not be averaged.
+        reading: how doubts about the file are settled.
+        maps: what is done to pixel values, which become float32; None leaves them as they are.
     """
 
     uri: str
@@ -87,6 +92,8 @@ class Scene:
     gsd: float | None = None
     resample_to: float | None = None
     nearest: bool = False
+    reading: Reading = PLAIN
+    maps: BandMaps | None = None
 
     def __post_init__(self) -> None:
         # Workers have working directories of their own.
@@ -108,7 +115,7 @@ class Scene:
     def grid(self) -> Grid:
         """Size and georeference of the rectangle, after resampling."""
         with gdal_env(self.uri):
-            grid = self._source().grid
+            grid = self.source().grid
         return grid.crop(self.window) if self.window else grid
 
     def resolution(self) -> float | None:
@@ -117,14 +124,19 @@ class Scene:
             return self.resample_to
         return self.gsd if self.gsd is not None else self.grid().gsd
 
+    def colours(self) -> tuple[str, ...]:
+        """What the bands that are read show by their tags; empty where one of them says nothing."""
+        with gdal_env(self.uri):
+            return shown_colours(self.source(), self.bands)
+
     def profile(self) -> SceneProfile:
         """What the file is like; no pixels are read."""
         with gdal_env(self.uri):
-            source = self._source()
+            source = self.source()
             selected, file = source.indexes(self.bands), source.file
             return SceneProfile(
                 driver=file.driver,
-                dtype=source.dtype(selected).name,
+                dtype="float32" if self.maps else source.dtype(selected).name,
                 bands=tuple(source.band_names()),
                 selected=tuple(selected),
                 height=file.height,
@@ -154,9 +166,10 @@ class Scene:
     def read_each(self, windows: Sequence[Window]) -> list[tuple[np.ndarray, np.ndarray]]:
         """`read` of several windows, in less time than one by one."""
         with gdal_env(self.uri):
-            source = self._source()
+            source = self.source()
             indexes = source.indexes(self.bands)
-            return [self._read(source, indexes, window) for window in windows]
+            read = [self._read(source, indexes, window) for window in windows]
+        return [(self.maps.apply(pixels), valid) for pixels, valid in read] if self.maps else read
 
     def _read(self, source: Source, indexes: list[int], window: Window) -> tuple[np.ndarray, np.ndarray]:
         if self.window is None and window.within(source.grid.height, source.grid.width):
@@ -173,6 +186,20 @@ class Scene:
             rows, cols = inside.slices((wanted.row, wanted.col))
             pixels[:, rows, cols], valid[rows, cols] = source.read(inside, indexes)
         return pixels, valid
+
+    def unread(self, window: Window) -> str:
+        """Which missing part of a virtual raster fills some pixel of a window; empty where all parts are there."""
+        with gdal_env(self.uri):
+            source = self.source()
+            if not source.parts.layers:
+                return ""
+            area = window.shift(*self.origin)
+            area = (area.intersect(self.window) if self.window else area) or Window(0, 0, 0, 0)
+            indexes = source.indexes(self.bands)
+            if not source.unread(area, indexes).any():
+                return ""
+            gone = source.missing(area, indexes)
+            return f"{self.uri}: {', '.join(gone[:3])} cannot be opened, which it is made of."
 
     def check(self) -> None:
         """Opens the scene and reads a little of it, so that bad input is refused before any work starts.
@@ -195,17 +222,19 @@ class Scene:
         nodata = self.profile().nodata
         raise UserError(
             f"{self.uri}: not one valid pixel in {grid.height} x {grid.width} px; all are nodata ({nodata}), masked, "
-            "transparent or not finite. Expected imagery; remove the file, or set data.nodata if the value is wrong."
+            "transparent or not finite. Expected imagery; remove the file, or set data.nodata or data.alpha "
+            "(--nodata, --alpha for a map) if these are wrong."
         )
 
-    def _source(self) -> Source:
-        key = (self.uri, self.nodata, self.gsd, self.resample_to, self.nearest, version_of(self.uri))
+    def source(self) -> Source:
+        """The open file; call it inside of `gdal_env`, and keep it to this thread."""
+        key = (self.uri, self.nodata, self.gsd, self.resample_to, self.nearest, self.reading, version_of(self.uri))
         return cached_dataset(key, self._open)
 
     def _open(self) -> Source:
         if self.resample_to is None:
-            return Source(self.uri, self.nodata, None, self.nearest)
-        plain = Source(self.uri, self.nodata, None, self.nearest)
+            return Source(self.uri, self.nodata, None, self.nearest, reading=self.reading)
+        plain = Source(self.uri, self.nodata, None, self.nearest, reading=self.reading)
         gsd = self.gsd if self.gsd is not None else plain.native.gsd
         plain.close()
         if gsd is None:
@@ -213,4 +242,4 @@ class Scene:
                 f"{self.uri}: no ground sample distance in the file (no CRS), so it cannot be resampled to "
                 f"{self.resample_to} m. Set data.gsd to the image's pixel size in metres."
             )
-        return Source(self.uri, self.nodata, self.resample_to / gsd, self.nearest)
+        return Source(self.uri, self.nodata, self.resample_to / gsd, self.nearest, reading=self.reading)

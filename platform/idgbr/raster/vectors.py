@@ -12,8 +12,9 @@ from pyogrio.errors import DataSourceError
 from shapely import make_valid
 
 from idgbr.errors import UserError
+from idgbr.raster.crs import crs_name
 from idgbr.raster.gdal import gdal_env, gdal_path, is_remote, version_of
-from idgbr.raster.grid import Grid, crs_name
+from idgbr.raster.grid import Grid
 
 
 def read_polygons(uri: str, grid: Grid) -> gpd.GeoDataFrame:

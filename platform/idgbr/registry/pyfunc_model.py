@@ -49,7 +49,7 @@ class RefinedMapModel(PythonModel):
             UserError: The input is none of these, or has another number of bands than the model.
         """
         from idgbr.inference.whole import ArrayScene, predict_whole
-        from idgbr.raster.scene import Scene
+        from idgbr.models.imagery import fitting_scene
 
         known = SamplerConfig.model_fields
         changes = {key: value for key, value in (params or {}).items() if key in known}
@@ -58,8 +58,7 @@ class RefinedMapModel(PythonModel):
         if paths is not None:
             maps = []
             for path in paths:
-                scene = Scene(path, bands=tuple(self.predictor.spec.bands))
-                scene.check()
+                scene = fitting_scene(path, self.predictor.spec)
                 grid = scene.grid()
                 maps.append(predict_whole(self.predictor, scene, grid.height, grid.width, sampler).refined)
             return maps[0] if isinstance(model_input, str | os.PathLike) else maps

@@ -113,6 +113,7 @@ class TwoStageTraining:
             bands=config.data.bands,
             gsd=self.data.gsd,
             normalisation=self.data.normalisation,
+            values=self.data.values,
             inference=config.inference,
             sampler=config.sampler,
             coarse=config.coarse,

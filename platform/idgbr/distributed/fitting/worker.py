@@ -26,6 +26,7 @@ from idgbr.distributed.session import quiet_ray_data
 from idgbr.distributed.source import Columns, planned_batches
 from idgbr.errors import UserError
 from idgbr.evaluation.region import RegionScores
+from idgbr.inference.planes import PROBABILITY_SCALE
 from idgbr.training.optimisation import Optimisation
 from idgbr.training.pace import Pace
 
@@ -73,7 +74,7 @@ def to_tensors(columns: Columns, normalisation: Any, device: torch.device) -> di
     }
     if "coarse" in columns:
         coarse = columns["coarse"].astype(np.float32)
-        coarse[:, 1:] /= 255.0
+        coarse[:, 1:] /= PROBABILITY_SCALE
         batch["coarse"] = torch.from_numpy(coarse)
     for key in ("seed", "row", "col", "transform", "index"):
         if key in columns:

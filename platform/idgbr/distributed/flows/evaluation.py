@@ -6,21 +6,22 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from idgbr.config.models import SamplerConfig
 from idgbr.config.tree import Experiment
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.data import spread
 from idgbr.distributed.mapping.coarse_maps import predictor_for
 from idgbr.distributed.mapping.scenes import SceneTask, predict_scenes
-from idgbr.distributed.mapping.sinks import MapSink
+from idgbr.distributed.mapping.sinks import map_sink
 from idgbr.evaluation.curves import sample_predictions
 from idgbr.evaluation.evaluate import evaluate_region, merge_methods, summarise
 from idgbr.evaluation.report import write_report
 from idgbr.evaluation.result import EvaluationResult
 from idgbr.evaluation.tally import Tally
 from idgbr.evaluation.windows import choose_windows, read_picture
+from idgbr.inference.min_region import min_pixels
+from idgbr.inference.planes import as_probabilities
+from idgbr.models.description import load_spec
 from idgbr.raster.scene import Scene
 from idgbr.registry.provenance import commit
 
@@ -38,12 +39,19 @@ def maps_by_setting(
 ) -> dict[Path, list[Path]]:
     """As `refined_maps`, in several settings: by folder, what its maps are sampled with. One pool makes them all."""
     paths = {folder: [folder.resolve() / f"{region.id}.tif" for region in regions] for folder in settings}
+    classes, gsd = config.data.classes, load_spec(model).gsd
+    minima = [min_pixels(sampler, classes, gsd) for sampler in settings.values()]
     tasks = [
         SceneTask(
             region.id,
             region.image,
             functools.partial(
-                MapSink, [(str(path), region.grid.window)], region.grid, config.data.classes, ("uncertainty",)
+                map_sink,
+                [(str(path), region.grid.window)],
+                region.grid,
+                classes,
+                ("uncertainty",),
+                minimum=minima[setting],
             ),
             Scene(str(region.coarse)),
             region.origin,
@@ -55,8 +63,7 @@ def maps_by_setting(
     ]
     samplers = tuple(settings.values())
     predictor = predictor_for(model, "refiner", config.inference, config.resources, samplers=samplers)
-    channels = len(config.data.classes) + 1
-    predict_scenes(tasks, predictor, channels, config.inference.refiner, config.resources, title="refined maps")
+    predict_scenes(tasks, predictor, len(classes) + 1, config.inference.refiner, config.resources, title="refined maps")
     return paths
 
 
@@ -116,7 +123,7 @@ def _tally(item: tuple[PreparedRegion, Path], classes: int, block: int, baseline
     coarse = Scene(str(region.coarse))
     probabilities = None
     if "densecrf" in baselines and len(coarse.profile().bands) == classes + 1:
-        probabilities = coarse.read(region.grid.window)[0][1:].astype(np.float32) / 255.0
+        probabilities = as_probabilities(coarse.read(region.grid.window)[0][1:])
     maps = {"coarse": str(region.coarse), "refined": str(path)}
     return evaluate_region(region, maps, classes, block, baselines, probabilities)
 

@@ -24,6 +24,7 @@ from idgbr.distributed.fitting.stage import run_name
 from idgbr.distributed.flows.evaluation import refined_maps, tally_maps, write_evaluation
 from idgbr.distributed.folders import Folders
 from idgbr.distributed.mapping.coarse_maps import coarse_maps
+from idgbr.distributed.value_range import fit_values
 from idgbr.errors import UserError
 from idgbr.evaluation.evaluate import merge_methods
 from idgbr.evaluation.gate import compare_rules, differences
@@ -128,9 +129,15 @@ def measure(config: Experiment, scenes: GateScenes, folder: Path, label: str, co
     spec = load_spec(folder)
     evaluation = config.evaluation.model_copy(update={"baselines": []})
     own = config.model_copy(update={"inference": spec.inference, "sampler": spec.sampler, "evaluation": evaluation})
-    identity = {"content": content, "data": scenes.fingerprint, "block": evaluation.block}
+    identity = {
+        "values": config.data.value_range,
+        "content": content,
+        "data": scenes.fingerprint,
+        "block": evaluation.block,
+    }
     place = Folders(Path(config.resources.storage).resolve()).result(run_name(config.data.name, "gate", identity))
-    mapped = coarse_maps(scenes.regions, folder, place / "coarse", own, f"coarse maps, {label}")
+    regions = fit_values(scenes.regions, spec, config.data.value_range)
+    mapped = coarse_maps(regions, folder, place / "coarse", own, f"coarse maps, {label}")
     maps = refined_maps(mapped, folder, place / "maps", own)
     tallies = tally_maps(mapped, maps, own)
     write_evaluation(mapped, maps, tallies, reports, own, label, "gate")

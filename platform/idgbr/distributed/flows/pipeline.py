@@ -24,6 +24,7 @@ from idgbr.distributed.flows.promotion import promote
 from idgbr.distributed.folders import Folders
 from idgbr.distributed.mapping.coarse_maps import coarse_maps
 from idgbr.distributed.session import start_ray
+from idgbr.distributed.value_range import fit_values
 from idgbr.errors import UserError
 from idgbr.evaluation.result import EvaluationResult
 from idgbr.inference.predictor import Predictor
@@ -143,12 +144,16 @@ def run_evaluation(
     with start_ray(config.resources):
         data = prepare_data(config.data, folders.data)
         identity: dict[str, Any] = {"model": str(folder), "backbone": str(other), "data": data.fingerprint}
-        identity |= {"sampler": config.sampler.model_dump(), "inference": config.inference.model_dump()}
+        identity |= {
+            "values": config.data.value_range,
+            "sampler": config.sampler.model_dump(),
+            "inference": config.inference.model_dump(),
+        }
         name = run_name(config.data.name, f"evaluate-{split}", identity)
         results = folders.result(name)
         if fresh:
             shutil.rmtree(results, ignore_errors=True)
-        regions = list(data.split(split))
+        regions = fit_values(data.split(split), spec, config.data.value_range)
         mapped = coarse_maps(regions, other, results / "coarse", config, f"coarse maps, {split}")
         with Tracker(config.tracking, name, config, data.fingerprint, fresh=fresh) as tracker:
             maps = refined_maps(mapped, folder, results / "maps", config)

@@ -28,6 +28,7 @@ from idgbr.evaluation.scores import Scores
 from idgbr.evaluation.tally import Tally
 from idgbr.evaluation.tradeoff import FIGURES, Point, tradeoff_figure, tradeoff_table, verdict
 from idgbr.files import hash_text
+from idgbr.inference.planes import as_probabilities
 from idgbr.inference.predictor import Predictor
 from idgbr.raster.grid import Window
 from idgbr.raster.scene import Scene
@@ -150,7 +151,7 @@ def _tally(
 def _coarse(region: PreparedRegion, window: Window, classes: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Class ids (H, W) and, where the map has them, probabilities (K, H, W)."""
     planes, _ = Scene(str(region.coarse)).read(window)
-    return planes[0], planes[1:].astype(np.float32) / 255.0 if len(planes) == classes + 1 else None
+    return planes[0], as_probabilities(planes[1:]) if len(planes) == classes + 1 else None
 
 
 def _seconds(

@@ -64,7 +64,7 @@ class Piece:
     parent: int
     """Position of the region it was cut from."""
     region: Region
-    place: Window
+    extent: Window
     """Where it lies in that region."""
     fold: int
 
@@ -75,8 +75,8 @@ def deal_folds(regions: Sequence[Region], config: CoarseConfig) -> list[Piece]:
     A strip is at least `fold_block` and a training window long, so that no window sees another fold's ground; a
     region shorter than two of these is one piece, unless there are fewer pieces than folds.
     """
-    least = max(config.fold_block, config.window)
-    counts = [max(1, max(r.window.height, r.window.width) // least) for r in regions]
+    min_length = max(config.fold_block, config.window)
+    counts = [max(1, max(r.window.height, r.window.width) // min_length) for r in regions]
     if sum(counts) < config.folds:
         counts = [config.folds] * len(regions)
     pieces: list[Piece] = []
@@ -85,14 +85,14 @@ def deal_folds(regions: Sequence[Region], config: CoarseConfig) -> list[Piece]:
         for i in range(count):
             if height >= width:
                 a, b = height * i // count, height * (i + 1) // count
-                place = Window(a, 0, b - a, width)
+                extent = Window(a, 0, b - a, width)
             else:
                 a, b = width * i // count, width * (i + 1) // count
-                place = Window(0, a, height, b - a)
+                extent = Window(0, a, height, b - a)
             cut = Region(
-                f"{region.id}-piece{i}", region.split, region.scene, place.shift(region.window.row, region.window.col)
+                f"{region.id}-piece{i}", region.split, region.scene, extent.shift(region.window.row, region.window.col)
             )
-            pieces.append(Piece(number, cut, place, len(pieces) % config.folds))
+            pieces.append(Piece(number, cut, extent, len(pieces) % config.folds))
     return pieces
 
 
@@ -121,16 +121,16 @@ def held_out_maps(
     for piece in pieces:
         if piece.parent not in missing:
             continue
-        region, place = regions[piece.parent], piece.place
+        region, extent = regions[piece.parent], piece.extent
         around = Window(
-            place.row - margin, place.col - margin, place.height + 2 * margin, place.width + 2 * margin
+            extent.row - margin, extent.col - margin, extent.height + 2 * margin, extent.width + 2 * margin
         ).intersect(region.grid.window)
         assert around is not None
         path = target / "pieces" / f"{piece.region.id}.tif"
         images[piece.fold].append((piece.region.id, region.image.crop(around), path))
-        parts[piece.parent].append((path, place, around))
-    for fold, (model, wanted) in enumerate(zip(models, images, strict=True)):
-        _predict(wanted, model, config, f"coarse maps, fold {fold}")
+        parts[piece.parent].append((path, extent, around))
+    for fold, (model, own) in enumerate(zip(models, images, strict=True)):
+        _predict(own, model, config, f"coarse maps, fold {fold}")
     for i in sorted(missing):
         _compose(paths[i], regions[i], parts[i], config)
     for i in sorted(missing):
@@ -142,14 +142,14 @@ def held_out_maps(
 def _compose(
     path: Path, region: PreparedRegion, parts: Sequence[tuple[Path, Window, Window]], config: Experiment
 ) -> None:
-    """One raster out of the pieces' own places in theirs."""
+    """One raster out of the pieces' own extents in theirs."""
     bands = coarse_bands(config.data.classes)
     with CogWriter(str(path), region.grid, bands) as writer:
         for row in range(0, region.grid.height, _ROWS):
             strip = Window(row, 0, min(_ROWS, region.grid.height - row), region.grid.width)
             values = np.zeros((len(bands), strip.height, strip.width), np.uint8)
-            for piece, place, around in parts:
-                shared = strip.intersect(place)
+            for piece, extent, around in parts:
+                shared = strip.intersect(extent)
                 if shared is not None:
                     pixels, _ = Scene(str(piece)).read(shared.shift(-around.row, -around.col))
                     values[:, *shared.slices((row, 0))] = pixels

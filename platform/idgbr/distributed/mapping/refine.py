@@ -21,16 +21,20 @@ from idgbr.config.tree import ResourcesConfig
 from idgbr.distributed.mapping.coarse_maps import predictor_for
 from idgbr.distributed.mapping.scenes import SceneTask, predict_scenes
 from idgbr.distributed.mapping.sheets import Sheets, find_sheets
-from idgbr.distributed.mapping.sinks import CoarseSink, ExtraBand, MapSink
+from idgbr.distributed.mapping.sinks import CoarseSink, ExtraBand, map_sink
 from idgbr.distributed.mapping.unreadable import Unreadable, write_manifest
 from idgbr.distributed.session import start_ray
 from idgbr.errors import UserError
 from idgbr.files import hash_text
+from idgbr.inference.min_region import min_pixels
 from idgbr.models.description import ModelSpec, load_spec
+from idgbr.models.imagery import AS_LEARNT, ImageOptions
 from idgbr.raster.gdal import open_quietly
 from idgbr.raster.grid import Window
-from idgbr.raster.polygons import polygonise
+from idgbr.raster.missing import parts_of
+from idgbr.raster.polygons import AS_PIXELS, Classes, PolygonOptions, polygonise
 from idgbr.raster.scene import Scene
+from idgbr.raster.styles import write_style
 from idgbr.raster.windows import plan_windows
 from idgbr.registry.versions import resolve
 
@@ -48,13 +52,14 @@ class RefineRequest:
     coarse: tuple[str, ...] = ()
     aoi: str = ""
     bands: tuple[ExtraBand, ...] = ()
-    polygons: Literal["", "gpkg", "geojson"] = ""
-    min_area: float = 0.0
-    """Square metres."""
+    polygons: Literal["", "gpkg", "geojson", "fgb", "parquet"] = ""
+    outlines: PolygonOptions = AS_PIXELS
     offset: tuple[int, int] = (0, 0)
     mismatch: Literal["refuse", "resample"] = "refuse"
     max_unreadable: float = 0.01
     """Share of a scene's windows that may be unreadable, and become nodata."""
+    options: ImageOptions = AS_LEARNT
+    """What is said about the imagery."""
     tracking_uri: str = ""
     fresh: bool = False
 
@@ -99,7 +104,9 @@ def plan(request: RefineRequest, resources: ResourcesConfig) -> dict[str, object
         grid = sheet.image.grid()
         cut = spec.inference.refiner
         count = len(plan_windows(grid.height, grid.width, cut.window, cut.overlap, request.offset))
+        sieved = bool(min_pixels(spec.sampler, spec.classes, spec.gsd))
         planes = 1 + len(request.bands) + (0 if request.coarse else 1 + len(spec.classes))
+        planes += 2 + len(spec.classes) if sieved else 0
         # The raw rows and their compressed copy exist side by side for a moment.
         megabytes = 1.5 * planes * grid.height * grid.width / 2**20
         minutes = count * seconds / 60
@@ -145,7 +152,10 @@ def refine(request: RefineRequest, resources: ResourcesConfig) -> dict[str, obje
     with contextlib.suppress(OSError):  # another job's work may be there
         request.work.rmdir()
     maps = [path for sheet in sheets for path, _ in sheet.outputs]
-    polygons = _polygons(maps, request, spec) if request.polygons else []
+    classes = [(i, c.name, c.colour) for i, c in enumerate(spec.classes)]
+    for path in maps:
+        write_style(path, classes)
+    polygons = _polygons(maps, request, classes) if request.polygons else []
     console = Console(soft_wrap=True)
     if unread:
         console.print(f"warning: {unread} window(s) could not be read and are nodata; see *.manifest.json")
@@ -189,15 +199,16 @@ def _maps(
 def _refinement(sheet: Sheets, work: _Work, key: str, request: RefineRequest, label: str, spec: ModelSpec) -> SceneTask:
     coarse = sheet.coarse or Scene(str(work.coarse))
     sink = functools.partial(
-        MapSink,
+        map_sink,
         sheet.outputs,
         sheet.image.grid(),
         spec.classes,
         request.bands,
-        coarse,
-        request.aoi,
-        {"model": label, KEY_TAG: key},
-        str(work.folder / "maps"),
+        minimum=min_pixels(spec.sampler, spec.classes, spec.gsd),
+        coarse=coarse,
+        aoi=request.aoi,
+        tags={"model": label, KEY_TAG: key},
+        work=str(work.folder / "maps"),
     )
     return SceneTask(sheet.name, sheet.image, sink, coarse, sheet.image.origin, unreadable=work.passes()[1])
 
@@ -207,7 +218,7 @@ def _settle(sheet: Sheets, work: _Work) -> int:
     if not work.folder.exists():
         return 0
     passes = work.passes()
-    count = sum(write_manifest(Path(path), place, passes) for path, place in sheet.outputs)
+    count = sum(write_manifest(Path(path), extent, passes) for path, extent in sheet.outputs)
     shutil.rmtree(work.folder)
     return count
 
@@ -215,6 +226,7 @@ def _settle(sheet: Sheets, work: _Work) -> int:
 def _model(request: RefineRequest) -> tuple[Path, str, ModelSpec]:
     folder, label = resolve(request.model, request.tracking_uri)
     spec = load_spec(folder)
+    request.outlines.ids([(i, c.name, c.colour) for i, c in enumerate(spec.classes)])
     if spec.refiner is None:
         raise UserError(f"{request.model}: has no stage 2; expected a model that jobs/train.py registered")
     if spec.coarse is None and not request.coarse:
@@ -223,10 +235,11 @@ def _model(request: RefineRequest) -> tuple[Path, str, ModelSpec]:
 
 
 def _sheets(request: RefineRequest, spec: ModelSpec) -> list[Sheets]:
-    return find_sheets(request.input, request.output, spec, request.mismatch, request.coarse, request.aoi)
+    where = request.input, request.output, spec, request.mismatch, request.coarse, request.aoi
+    return find_sheets(*where, request.options, request.max_unreadable)
 
 
-def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, given: bool) -> float:
+def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, has_coarse: bool) -> float:
     """Time of a window of stage 2, and of stage 1 on as many pixels, measured on one batch of each."""
     from idgbr.inference.predictor import Predictor  # seconds to import, and only a plan needs it here
 
@@ -237,7 +250,7 @@ def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, given: bool)
     started = time.monotonic()
     predictor.refine(image, valid, ids, np.zeros((len(image), 2), np.int64))
     seconds = (time.monotonic() - started) / len(image)
-    if given:
+    if has_coarse:
         return seconds
     first = spec.inference.coarse
     image, valid = _middle(sheet, first.window, first.batch)
@@ -249,14 +262,15 @@ def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, given: bool)
 
 def _middle(sheet: Sheets, size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     grid = sheet.image.grid()
-    place = Window((grid.height - size) // 2, (grid.width - size) // 2, size, size)
-    image, valid = sheet.image.read(place)
+    extent = Window((grid.height - size) // 2, (grid.width - size) // 2, size, size)
+    image, valid = sheet.image.read(extent)
     return np.stack([image] * count), np.stack([valid] * count)
 
 
 def _key(request: RefineRequest, folder: Path, sheet: Sheets) -> str:
     """What a map depends on: the model's weights, the files, and the request."""
     sources = [*_uris(sheet.image), *_uris(sheet.coarse), *([request.aoi] if request.aoi else [])]
+    sources += [part for uri in sources for part in parts_of(uri).files]
     stats = [(uri, os.stat(uri).st_size, os.stat(uri).st_mtime_ns) if os.path.exists(uri) else uri for uri in sources]
     weights = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.rglob("*")) if p.is_file()]
     asked = {k: v for k, v in asdict(request).items() if k in ("bands", "offset", "mismatch")}
@@ -277,9 +291,8 @@ def _made_with(path: str) -> str:
         return str(dataset.tags().get(KEY_TAG, ""))
 
 
-def _polygons(maps: Sequence[str], request: RefineRequest, spec: ModelSpec) -> list[str]:
-    classes = [(i, c.name, c.colour) for i, c in enumerate(spec.classes)]
+def _polygons(maps: Sequence[str], request: RefineRequest, classes: Classes) -> list[str]:
     targets = [str(Path(path).with_suffix(f".{request.polygons}")) for path in maps]
     for path, target in zip(maps, targets, strict=True):
-        polygonise(path, target, classes, request.min_area)
+        polygonise(path, target, classes, request.outlines)
     return targets

@@ -22,12 +22,12 @@ from idgbr.distributed.mapping.unreadable import Unreadable
 from idgbr.distributed.progress import Progress
 from idgbr.distributed.source import Columns, TaskSource, ordered_dataset
 from idgbr.errors import UserError
-from idgbr.inference.planes import given_coarse
-from idgbr.raster.blending import StripBlender
+from idgbr.inference.planes import coarse_input, predict_valid
+from idgbr.raster.blending import WindowPass
 from idgbr.raster.gdal import gdal_env
 from idgbr.raster.grid import Grid, Window
 from idgbr.raster.scene import SceneProfile
-from idgbr.raster.windows import plan_windows, rows_of
+from idgbr.raster.windows import rows_of
 
 WINDOWS_PER_TASK = 16
 """Windows one read task reads, at most."""
@@ -47,9 +47,11 @@ class Source(Protocol):
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]: ...
 
+    def unread(self, window: Window) -> str: ...
+
 
 class Sink(Protocol):
-    """What finished strips are given to, in order from the top; as a context manager it commits the whole, or fails."""
+    """What takes finished strips, in order from the top; as a context manager it commits the whole, or fails."""
 
     @property
     def done(self) -> int:
@@ -78,8 +80,6 @@ class SceneTask:
     """Refinement: which of the predictor's samplers it is refined with."""
     windows: tuple[Window, ...] = field(default=(), repr=False)
     """The windows that are left to do, by the inference plan."""
-    done: int = 0
-    """Rows that are done."""
     unreadable: Unreadable | None = None
     """Where windows that cannot be read are noted, which become nodata; without it they end the job."""
 
@@ -114,12 +114,12 @@ def _predict(predictor: Any, part: str, samplers: Sequence[SamplerConfig], colum
     images, valid = columns["image"], columns["valid"].astype(bool)
     if part == "coarse":
         return np.asarray(predictor.coarse(images, valid))
-    given = given_coarse(columns["coarse"], predictor.spec.refiner.coarse_input)
+    coarse = coarse_input(columns["coarse"], predictor.spec.refiner.coarse_input)
     origins = np.stack([columns["row"], columns["col"]], axis=1)
     values = np.empty((len(images), predictor.refiner.classes + 1, *images.shape[2:]), np.float32)
     for setting in np.unique(columns["setting"]):
         own = np.flatnonzero(columns["setting"] == setting)
-        refined = predictor.refine(images[own], valid[own], given[own], origins[own], samplers[setting])
+        refined = predictor.refine(images[own], valid[own], coarse[own], origins[own], samplers[setting])
         values[own, :-1], values[own, -1] = refined.probabilities, refined.uncertainty
     return values
 
@@ -132,11 +132,10 @@ class _Actor:
         self._channels = channels
 
     def __call__(self, columns: Columns) -> Columns:
-        busy = np.flatnonzero(columns["valid"].any(axis=(1, 2)))
-        count, size = len(columns["valid"]), columns["valid"].shape[-1]
-        values = np.zeros((count, self._channels, size, size), np.float16)
-        if len(busy):
-            values[busy] = self._predict({key: value[busy] for key, value in columns.items()})
+        def predict(numbers: np.ndarray) -> np.ndarray:
+            return self._predict({key: value[numbers] for key, value in columns.items()})
+
+        values = predict_valid(columns["valid"].astype(bool), self._channels, predict)
         return {key: columns[key] for key in ("task", "window", "valid", "error")} | {"values": values}
 
 
@@ -147,10 +146,10 @@ def _read_windows(tasks: ray.ObjectRef, task: int, numbers: range) -> list[Colum
 
 def _windows(tasks: ray.ObjectRef, task: int, numbers: range) -> Columns:
     scene: SceneTask = _fetched(tasks)[task]
-    places = [scene.windows[number] for number in numbers]
-    read = [part for whole, windows in rows_of(places) for part in _read_row(scene, whole, windows)]
+    chosen = [scene.windows[number] for number in numbers]
+    read = [part for whole, windows in rows_of(chosen) for part in _read_row(scene, whole, windows)]
     rows: list[dict[str, Any]] = []
-    for number, window, (image, valid, coarse, error) in zip(numbers, places, read, strict=True):
+    for number, window, (image, valid, coarse, error) in zip(numbers, chosen, read, strict=True):
         row = {
             "task": np.int64(task),
             "window": np.int64(number),
@@ -179,8 +178,8 @@ def _read_row(scene: SceneTask, whole: Window, windows: Sequence[Window]) -> lis
         return [(*_nothing(scene, whole), str(failure))]
     corner = (whole.row, whole.col)
     image, valid, coarse = read
-    parts = [window.slices(corner) for window in windows]
-    return [(image[:, *part], valid[part], None if coarse is None else coarse[:, *part], "") for part in parts]
+    places = [(window.slices(corner), scene.image.unread(window)) for window in windows]
+    return [(image[:, *at], valid[at], None if coarse is None else coarse[:, *at], lack) for at, lack in places]
 
 
 def _read(scene: SceneTask, window: Window) -> _Pixels:
@@ -190,7 +189,7 @@ def _read(scene: SceneTask, window: Window) -> _Pixels:
     planes, known = scene.coarse.read(window)
     if len(planes) > 1:  # one of ours, with nodata where the image has none or could not be read
         return image, valid & (planes[0] != IGNORE), planes
-    # A map of somebody else's may have any nodata value.
+    # Another model's map may have any nodata value.
     return image, valid, np.where(known, planes, IGNORE).astype(np.uint8)
 
 
@@ -246,8 +245,8 @@ def predict_scenes(
             predict_scenes(group, predictor, channels, inference, resources, offset=offset, title=title)
             for group in groups
         )
-    size, overlap = inference.window, inference.overlap
-    planned = [_planned(task, size, overlap, offset) for task in tasks]
+    passes = [_window_pass(task, inference, offset) for task in tasks]
+    planned = [_planned(task, windows) for task, windows in zip(tasks, passes, strict=True)]
     pieces = [
         (number, range(first, min(first + WINDOWS_PER_TASK, len(task.windows))))
         for number, task in enumerate(planned)
@@ -261,6 +260,10 @@ def predict_scenes(
         "SceneWindows",
     )
     total = sum(len(task.windows) for task in planned)
+    if not total:  # interrupted after its last window: only the sinks have something left to do
+        for number, (task, windows) in enumerate(zip(planned, passes, strict=True)):
+            _write_scene(number, task, windows, iter(()), channels, None)
+        return time.monotonic() - started
     workers = max(1, min(resources.infer_workers, -(-total // inference.batch)))
     predicted = ordered_dataset(source, len(pieces), cpus=0.25).map_batches(
         _Actor,
@@ -272,8 +275,8 @@ def predict_scenes(
     )
     # Closed while Ray runs: an error's traceback keeps it, and ended later it would start a Ray to tell what it did.
     with closing(_rows(predicted)) as rows, Progress(title, total) as progress:
-        for number, task in enumerate(planned):
-            _write_scene(number, task, rows, channels, size, overlap, progress)
+        for number, (task, windows) in enumerate(zip(planned, passes, strict=True)):
+            _write_scene(number, task, windows, rows, channels, progress)
     return time.monotonic() - started
 
 
@@ -284,12 +287,14 @@ def _rows(dataset: ray.data.Dataset) -> Generator[Columns, None, None]:
             yield {key: column[i] for key, column in columns.items()}
 
 
-def _planned(task: SceneTask, size: int, overlap: int, offset: tuple[int, int]) -> SceneTask:
-    grid, done = task.image.grid(), task.sink().done
-    windows = plan_windows(grid.height, grid.width, size, overlap, offset)
-    unreadable = task.unreadable and replace(task.unreadable, total=len(windows))
-    left = tuple(window for window in windows if window.stop_row > done)
-    return replace(task, windows=left, done=done, unreadable=unreadable)
+def _window_pass(task: SceneTask, inference: WindowsConfig, offset: tuple[int, int]) -> WindowPass:
+    grid = task.image.grid()
+    return WindowPass(grid.height, grid.width, inference.window, inference.overlap, offset, task.sink().done)
+
+
+def _planned(task: SceneTask, windows: WindowPass) -> SceneTask:
+    unreadable = task.unreadable and replace(task.unreadable, total=windows.planned)
+    return replace(task, windows=windows.windows, unreadable=unreadable)
 
 
 def _no_sink() -> OpenSink:
@@ -297,22 +302,20 @@ def _no_sink() -> OpenSink:
 
 
 def _write_scene(
-    number: int, task: SceneTask, rows: Iterator[Columns], channels: int, size: int, overlap: int, progress: Progress
+    number: int, task: SceneTask, windows: WindowPass, rows: Iterator[Columns], channels: int, progress: Progress | None
 ) -> None:
-    grid = task.image.grid()
-    blender = StripBlender(grid.height, grid.width, channels + 1, list(task.windows), size, overlap, task.done)
     with ExitStack() as stack:
         sink = stack.enter_context(task.sink())
-        for expected, window in enumerate(task.windows):
+        windows.begin(channels + 1, sink.write)
+        for expected in range(len(windows.windows)):
             row = next(rows)
             if (int(row["task"]), int(row["window"])) != (number, expected):
                 raise RuntimeError(f"{task.id}: window {row['window']} of scene {row['task']} came out of order")
-            values = np.concatenate([row["values"].astype(np.float32), row["valid"][None].astype(np.float32)])
             error = str(row["error"])
             if error and task.unreadable is not None:
-                task.unreadable.add(task.id, window, error)
-            for row0, strip in blender.add(window, values, _UNREAD if error else 1.0):
-                sink.write(row0, strip)
-            progress.advance(1)
-        for row0, strip in blender.finish():
-            sink.write(row0, strip)
+                task.unreadable.add(task.id, windows.windows[expected], error)
+            values = np.concatenate([row["values"], row["valid"][None]], dtype=np.float32)
+            windows.add(values, _UNREAD if error else 1.0)
+            if progress is not None:
+                progress.advance(1)
+        windows.finish()

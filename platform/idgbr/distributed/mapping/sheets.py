@@ -12,7 +12,11 @@ from typing import Literal
 from idgbr.datasets.labelled import GSD_FACTOR, unique_ids
 from idgbr.errors import UserError
 from idgbr.models.description import ModelSpec
-from idgbr.raster.grid import Grid, Window, same_crs
+from idgbr.models.imagery import AS_LEARNT, ImageOptions, compare_values, open_image
+from idgbr.raster.crs import same_crs
+from idgbr.raster.findings import Finding
+from idgbr.raster.grid import Grid, Window
+from idgbr.raster.imagery import image_findings, settle
 from idgbr.raster.listing import expand
 from idgbr.raster.mosaic import Mosaic
 from idgbr.raster.scene import Scene
@@ -46,6 +50,8 @@ def find_sheets(
     mismatch: Literal["refuse", "resample"],
     coarse: Sequence[str] = (),
     aoi: str = "",
+    options: ImageOptions = AS_LEARNT,
+    max_unread: float = 0.0,
 ) -> list[Sheets]:
     """Scenes to refine, adjacent ones joined, cut to an area of interest.
 
@@ -56,25 +62,33 @@ def find_sheets(
         mismatch: what to do with imagery of another scale.
         coarse: files, folders or globs of coarse maps, as many as images and in the same order by name.
         aoi: vector file of polygons.
+        options: what is said about the imagery.
+        max_unread: share of a scene that missing parts may leave without pixels.
 
     Raises:
         UserError: an image or a coarse map cannot be used; see the messages.
     """
     uris = expand(patterns)
-    scenes = [_checked(uri, spec, mismatch) for uri in uris]
-    given = _coarse_scenes(expand(coarse), scenes) if coarse else [None] * len(scenes)
-    paths = _paths(uris, output)
+    coarse_uris = expand(coarse) if coarse else []
+    paths = _paths(uris, output, [*uris, *coarse_uris, *([aoi] if aoi else [])])
+    findings: list[Finding] = []
+    scenes = [_checked(uri, spec, mismatch, options, max_unread, findings) for uri in uris]
+    coarse_maps = _coarse_scenes(coarse_uris, scenes, findings) if coarse else [None] * len(scenes)
     found = []
     for group in adjacent([scene.grid() for scene in scenes]):
+        own = [scenes[i] for i in group]
+        values, doubts = compare_values(_named(own), own, own[0].profile().dtype, spec, options.value_range)
+        findings += doubts
+        own = [replace(scene, maps=values) for scene in own]
         if len(group) == 1:
-            i = group[0]
-            found.append(Sheets(scenes[i], ((paths[i], scenes[i].grid().window),), given[i]))
+            found.append(Sheets(own[0], ((paths[group[0]], own[0].grid().window),), coarse_maps[group[0]]))
             continue
-        mosaic = Mosaic.of([scenes[i] for i in group])
-        maps = [m for i in group if (m := given[i]) is not None]
+        mosaic = Mosaic.of(own)
+        maps = [m for i in group if (m := coarse_maps[i]) is not None]
         places = [place for _, place in mosaic.sheets]
         outputs = tuple((paths[i], place) for i, place in zip(group, places, strict=True))
         found.append(Sheets(mosaic, outputs, Mosaic.of(maps) if maps else None))
+    settle(findings)
     if not aoi:
         return found
     inside = [cut for sheets in found if (cut := _cut(sheets, aoi)) is not None]
@@ -111,9 +125,20 @@ def _touch(one: Grid, other: Grid) -> bool:
     return place.intersect(grown) is not None and (shared is None or shared.height * shared.width < smaller / 2)
 
 
-def _checked(uri: str, spec: ModelSpec, mismatch: Literal["refuse", "resample"]) -> Scene:
-    scene = Scene(uri, bands=tuple(spec.bands))
-    scene.check()
+def _named(scenes: Sequence[Scene]) -> str:
+    return scenes[0].uri if len(scenes) == 1 else f"{scenes[0].uri} and {len(scenes) - 1} more sheets"
+
+
+def _checked(
+    uri: str,
+    spec: ModelSpec,
+    mismatch: Literal["refuse", "resample"],
+    options: ImageOptions,
+    max_unread: float,
+    findings: list[Finding],
+) -> Scene:
+    scene, doubts = open_image(uri, spec, options, max_unread)
+    findings += doubts
     gsd = scene.resolution()
     if gsd is None or spec.gsd is None or 1 / GSD_FACTOR <= gsd / spec.gsd <= GSD_FACTOR:
         return scene
@@ -125,7 +150,7 @@ def _checked(uri: str, spec: ModelSpec, mismatch: Literal["refuse", "resample"])
     )
 
 
-def _coarse_scenes(uris: Sequence[str], scenes: Sequence[Scene]) -> list[Scene | None]:
+def _coarse_scenes(uris: Sequence[str], scenes: Sequence[Scene], findings: list[Finding]) -> list[Scene | None]:
     if len(uris) != len(scenes):
         raise UserError(
             f"--coarse: {len(uris)} map(s) for {len(scenes)} image(s); expected one for each, in the same order by name"
@@ -138,21 +163,34 @@ def _coarse_scenes(uris: Sequence[str], scenes: Sequence[Scene]) -> list[Scene |
                 f"coarse map {uri} does not lie on image {image.uri}: {'; '.join(differences)}. Warp it onto the image "
                 "first (gdalwarp -r near -te -ts)"
             )
+        findings += image_findings(Scene(uri, bands=(1,)), "--", with_pixels=False)
         gsd = image.gsd if image.gsd is not None else image.whole().grid().gsd
         found.append(Scene(uri, bands=(1,), gsd=gsd, resample_to=image.resample_to, nearest=True))
     return found
 
 
-def _paths(uris: Sequence[str], output: str) -> list[str]:
+def _paths(uris: Sequence[str], output: str, inputs: Sequence[str]) -> list[str]:
+    """Where the map of each image goes; no two of them to one place, and none onto an input."""
     if output.lower().endswith((".tif", ".tiff")):
         if len(uris) != 1:
             raise UserError(f"--output {output}: is one file, but there are {len(uris)} images; name a folder")
         paths = [output]
     else:
         paths = [os.path.join(output, f"{name}.tif") for name in unique_ids(uris)]
+    images: dict[str, str] = {}
     for uri, path in zip(uris, paths, strict=True):
-        if os.path.abspath(uri) == os.path.abspath(path):
-            raise UserError(f"--output {output}: the map would overwrite the image {uri}; name another folder")
+        other = images.setdefault(path.lower(), uri)
+        if other != uri:
+            raise UserError(f"--output {output}: {other} and {uri} would both become {path}; refine them one by one")
+    # Polygons, styles and manifests stand beside a map under its name.
+    stems = {os.path.splitext(os.path.realpath(path))[0]: path for path in paths}
+    for uri in inputs:
+        path = stems.get(os.path.splitext(os.path.realpath(uri))[0], "")
+        if path and os.path.exists(uri):
+            raise UserError(
+                f"--output {output}: the map {path}, or what stands beside it, would overwrite the input {uri}; name "
+                "another folder"
+            )
     return paths
 
 

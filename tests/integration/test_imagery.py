@@ -1,0 +1,323 @@
+"""Imagery as people have it, through jobs/refine.py: a right map, or a sentence that names file, finding and flag."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.transform import from_origin
+
+from idgbr import IGNORE
+from idgbr.cli import parse_job
+from idgbr.errors import UserError
+from idgbr.raster.scene import Scene
+from idgbr.raster.values import measure_range
+from jobs.refine import Flags, main
+
+H, W, UTM = 96, 112, "EPSG:32633"
+LOCAL = 'LOCAL_CS["Local Coordinates (m)",UNIT["metre",1],AXIS["X",EAST],AXIS["Y",NORTH]]'
+UNKNOWN = 'LOCAL_CS["Site grid",UNIT["unknown",1],AXIS["X",EAST],AXIS["Y",NORTH]]'
+GRAD = 0.9 * 111194.9
+"""Metres of a grad of latitude, about."""
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+def painted(seed: int = 0) -> np.ndarray:
+    """(3, H, W) uint8 without a zero: ground, and roofs on it."""
+    rng = np.random.default_rng(seed)
+    image = np.full((3, H, W), 90.0) + rng.normal(0, 6, (3, H, W))
+    for _ in range(8):
+        top, left = rng.integers(0, H - 20), rng.integers(0, W - 20)
+        image[:, top : top + 18, left : left + 18] += rng.choice([[100, -10, -20], [70, 70, 80]])[:, None, None]
+    return np.clip(image, 1, 255).astype(np.uint8)
+
+
+def write(path: Path, pixels: np.ndarray, place: int = 0, **options: Any) -> Path:
+    """A GeoTIFF at 0.5 m in UTM; another place number lies far away."""
+    gcps, table = options.pop("gcps", None), options.pop("table", None)
+    names, colours, tags = options.pop("names", ()), options.pop("colours", None), options.pop("rpcs", None)
+    settings: dict[str, Any] = {"driver": "GTiff"}
+    if gcps is None and tags is None:
+        settings |= {"crs": UTM, "transform": from_origin(500000 + 1000 * place, 5400000, 0.5, 0.5)}
+    if len(pixels) == 3:
+        settings["photometric"] = "RGB"
+    settings |= options
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count, height, width = pixels.shape
+    with rasterio.open(path, "w", count=count, height=height, width=width, dtype=pixels.dtype, **settings) as file:
+        if gcps is not None:
+            file.gcps = gcps
+        if tags is not None:
+            file.rpcs = tags
+        if colours is not None:
+            file.colorinterp = colours
+        for number, name in enumerate(names, 1):
+            file.set_band_description(number, name)
+        file.write(pixels)
+        if table is not None:
+            file.write_colormap(1, table)
+    return path
+
+
+def corners(place: int) -> tuple[list[GroundControlPoint], CRS]:
+    x, y = 500000 + 1000 * place, 5400000
+    points = [GroundControlPoint(r, c, x + 0.5 * c, y - 0.5 * r) for r in (0, H) for c in (0, W)]
+    return points, CRS.from_user_input(UTM)
+
+
+def near_infrared(image: np.ndarray) -> np.ndarray:
+    """Four bands, of which GDAL tags the last one alpha; it is 0 over water."""
+    infrared = (200 - image[1:2] // 2).astype(np.uint8)
+    infrared[:, 60:] = 0
+    return np.concatenate([image, infrared])
+
+
+def mosaic(folder: Path, place: int, count: int = 3, gone: int = 1) -> Path:
+    """A VRT of tiles side by side, of which one is not there."""
+    x, y = 500000 + 1000 * place, 5400000
+    bands = ""
+    for i in range(count):
+        if i != gone:
+            write(folder / f"parts/t{i}.tif", painted(i), transform=from_origin(x + 0.5 * W * i, y, 0.5, 0.5))
+    for band, colour in enumerate(("Red", "Green", "Blue"), 1):
+        sources = "".join(
+            f'<SimpleSource><SourceFilename relativeToVRT="1">parts/t{i}.tif</SourceFilename><SourceBand>{band}'
+            f'</SourceBand><SourceProperties RasterXSize="{W}" RasterYSize="{H}" DataType="Byte"/>'
+            f'<SrcRect xOff="0" yOff="0" xSize="{W}" ySize="{H}"/>'
+            f'<DstRect xOff="{W * i}" yOff="0" xSize="{W}" ySize="{H}"/></SimpleSource>'
+            for i in range(count)
+        )
+        bands += (
+            f'<VRTRasterBand dataType="Byte" band="{band}"><ColorInterp>{colour}</ColorInterp>{sources}</VRTRasterBand>'
+        )
+    path = folder / "mosaic.vrt"
+    path.write_text(
+        f'<VRTDataset rasterXSize="{W * count}" rasterYSize="{H}"><SRS>{UTM}</SRS>'
+        f"<GeoTransform>{x}, 0.5, 0, {y}, 0, -0.5</GeoTransform>{bands}</VRTDataset>"
+    )
+    return path
+
+
+def framed(image: np.ndarray) -> np.ndarray:
+    image = image.copy()
+    image[:, :, 70:] = 0
+    return image
+
+
+@pytest.fixture(scope="module")
+def model(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The toy model as one that learnt `painted` imagery of red, green and blue."""
+    folder = tmp_path_factory.mktemp("learnt") / "model"
+    shutil.copytree(toy_model, folder)
+    scene = Scene(str(write(folder.parent / "learnt.tif", painted(5))), bands=(1, 2, 3))
+    spec = json.loads((folder / "model.json").read_text())
+    values = measure_range([scene], "uint8", scene.colours())
+    assert values is not None
+    spec["values"] = {"dtype": values.dtype, "quantiles": values.quantiles, "colours": values.colours}
+    (folder / "model.json").write_text(json.dumps(spec))
+    return str(folder)
+
+
+def job(*words: object) -> dict[str, Any]:
+    flags, _ = parse_job(Flags, [*map(str, words), "--cpus-per-worker", "0.5", "--workers", "1"])
+    return dict(main(flags))
+
+
+def refused(model: str, path: Path, folder: Path, *words: object) -> str:
+    with pytest.raises(UserError) as caught:
+        job("--model", model, "--input", path, "--output", folder / "maps", *words)
+    assert not (folder / "maps").exists()
+    return str(caught.value)
+
+
+BGR = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+OPAQUE_NOWHERE = np.concatenate([painted(), np.zeros((1, H, W), np.uint8)])
+NO_MAP: dict[str, tuple[Callable[[Path], Path], tuple[str, ...], tuple[str, ...]]] = {
+    "12 bit for 8 bit": (
+        lambda f: write(f / "a.tif", painted().astype(np.uint16) * 16), (), ("uint16", "uint8", "--value-range")
+    ),
+    "reflectance in floats": (
+        lambda f: write(f / "a.tif", painted().astype(np.float32) / 255), (), ("float32", "--value-range", "match")
+    ),
+    "ground control points": (
+        lambda f: write(f / "a.tif", painted(), gcps=corners(0)), (), ("4 ground", "--gcps warp")
+    ),
+    "complex floats": (lambda f: write(f / "a.tif", painted().astype(np.complex64)), (), ("complex64", "amplitude")),
+    "complex integers": (
+        lambda f: write(f / "a.tif", painted()[:1].astype(np.complex64), dtype="complex_int16"),
+        (),
+        ("complex_int16", "amplitude"),
+    ),
+    "blue, green, red": (
+        lambda f: write(f / "a.tif", painted()[::-1], colours=BGR),
+        (),
+        ("blue, green, red", "--bands-from"),
+    ),
+    "a part of a mosaic gone": (lambda f: mosaic(f, 0), (), ("t1.tif", "33.33%", "--max-unreadable")),
+    "alpha that is 0 throughout": (
+        lambda f: write(f / "a.tif", OPAQUE_NOWHERE, photometric="RGB", alpha="YES"),
+        (),
+        ("not one valid pixel", "--alpha"),
+    ),
+    "two bands for three": (
+        lambda f: write(f / "a.tif", painted()[:2]), ("--bands-from", "1,2"), ("names 2 band(s)", "reads 3")
+    ),
+    "one band": (lambda f: write(f / "a.tif", painted()[:1]), (), ("no band 2", "--bands-from")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NO_MAP)
+def test_what_cannot_be_mapped_is_refused_before_anything_runs(model: str, tmp_path: Path, case: str) -> None:
+    make, words, expected = NO_MAP[case]
+    path = make(tmp_path)
+    message = refused(model, path, tmp_path, *words)
+    assert str(path) in message or "--bands-from: names" in message
+    assert all(word in message for word in expected), message
+
+
+GRAD_PLACE = from_origin(8.0, 52.0, 0.5 / GRAD / 0.68, 0.5 / GRAD)
+PALETTE = {i: (i, 255 - i, i // 2, 255) for i in range(256)}
+MAPPED: dict[str, Callable[[Path, int], Path]] = {
+    "north.tif": lambda f, i: write(f, painted(), i),
+    "local.tif": lambda f, i: write(f, painted(), crs=LOCAL, transform=from_origin(0, H / 2, 0.5, 0.5)),
+    "local_far.tif": lambda f, i: write(f, painted(), crs=LOCAL, transform=from_origin(9000, 2000, 0.5, 0.5)),
+    "unknown_unit.tif": lambda f, i: write(f, painted(), crs=UNKNOWN, transform=from_origin(0, 50, 3, 3)),
+    "grads.tif": lambda f, i: write(f, painted(), crs="EPSG:4807", transform=GRAD_PLACE),
+    "other_registry.tif": lambda f, i: write(f, painted(), i, crs="EPSG:10792"),
+    "compound.tif": lambda f, i: write(f, painted(), i, crs=CRS.from_user_input("EPSG:32633+5773")),
+    "southup.tif": lambda f, i: write(f, painted(), transform=Affine(0.5, 0, 560000, 0, 0.5, 5300000)),
+    "palette.tif": lambda f, i: write(f, painted()[:1], i, photometric="PALETTE", table=PALETTE),
+    "infrared.tif": lambda f, i: write(f, near_infrared(painted()), i, photometric="RGB", alpha="YES"),
+    "blurred.tif": lambda f, i: write(
+        f, framed(painted()), i, nodata=0, compress="JPEG", jpeg_quality=75, photometric="YCBCR"
+    ),
+    "collar.tif": lambda f, i: write(f, framed(painted()), i),
+    "names.tif": lambda f, i: write(f, painted(), i, photometric="MINISBLACK"),
+    "one.tif": lambda f, i: write(f, painted(), i),
+    "one.png": lambda f, i: write(f, painted(1)[:, :64], driver="PNG", crs=None, transform=None, photometric=None),
+}
+DOUBTS = {
+    "unknown_unit.tif": "unit of its CRS (Site grid) is unknown",
+    "palette.tif": "colour table, whose red, green and blue are read",
+    "infrared.tif": "band 4 is tagged alpha but holds imagery",
+    "blurred.tif": "--nodata-tolerance",
+    "collar.tif": "are 0 in every band and count as ground",
+    "one.png": "has no ground sample distance",
+}
+
+
+@pytest.fixture(scope="module")
+def mapped(ray_session: None, model: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    """All of `MAPPED` through one job, with polygons; what it printed."""
+    folder = tmp_path_factory.mktemp("mapped")
+    for number, (name, make) in enumerate(MAPPED.items()):
+        make(folder / "images" / name, number)
+    with pytest.MonkeyPatch.context() as patch:
+        lines: list[str] = []
+        patch.setattr("rich.console.Console.print", lambda self, *parts, **_: lines.append(" ".join(map(str, parts))))
+        done = job("--model", model, "--input", folder / "images", "--output", folder / "maps", "--polygons", "gpkg")
+    return folder, done, "\n".join(lines)
+
+
+def test_no_two_maps_share_a_name(mapped: tuple[Path, dict[str, Any], str]) -> None:
+    folder, done, _ = mapped
+    assert len(set(done["maps"])) == len(MAPPED) == len(list((folder / "maps").glob("*.tif")))
+    shapes = {rasterio.open(folder / "maps" / f"one_{kind}.tif").shape for kind in ("tif", "png")}
+    assert shapes == {(H, W), (64, W)}
+
+
+@pytest.mark.parametrize("name", [name for name in MAPPED if not name.startswith("one.")])
+def test_every_valid_pixel_is_mapped_in_its_place(mapped: tuple[Path, dict[str, Any], str], name: str) -> None:
+    folder, _, printed = mapped
+    with rasterio.open(folder / "images" / name) as image, rasterio.open(folder / "maps" / name) as out:
+        assert out.shape == image.shape and out.transform.almost_equals(image.transform)
+        assert CRS.from_wkt(out.crs.to_wkt()) == CRS.from_wkt(image.crs.to_wkt())
+        ids, pixels = out.read(1), image.read()
+    valid = pixels.any(axis=0) if name == "blurred.tif" else np.ones(image.shape, bool)
+    np.testing.assert_array_equal(ids != IGNORE, valid)
+    assert DOUBTS.get(name, "") in "\n".join(line for line in printed.splitlines() if name in line)
+    if name not in DOUBTS:
+        assert name not in printed
+
+
+@pytest.fixture(scope="module")
+def settled(
+    ray_session: None, model: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any], str]:
+    """What is refused or doubtful, with the flags that settle it."""
+    folder = tmp_path_factory.mktemp("settled")
+    images = folder / "images"
+    write(images / "plain.tif", painted(5), 1)
+    write(images / "deep.tif", painted(5).astype(np.uint16) * 16, 2)
+    write(images / "points.tif", painted(5), gcps=corners(3))
+    write(images / "blurred.tif", framed(painted(5)), 4, nodata=0, compress="JPEG", photometric="YCBCR")
+    write(images / "infrared.tif", near_infrared(painted(5)), 5, photometric="RGB", alpha="YES")
+    mosaic(images, 6)
+    with pytest.MonkeyPatch.context() as patch:
+        lines: list[str] = []
+        patch.setattr("rich.console.Console.print", lambda self, *parts, **_: lines.append(" ".join(map(str, parts))))
+        words = ("--value-range", "match", "--gcps", "warp", "--nodata-tolerance", 24, "--alpha", "mask")
+        done = job("--model", model, "--input", images, "--output", folder / "maps", "--max-unreadable", 1, *words)
+    return folder, done, "\n".join(lines)
+
+
+def ids_of(folder: Path, name: str) -> np.ndarray:
+    with rasterio.open(folder / "maps" / name) as file:
+        return np.asarray(file.read(1))
+
+
+def test_matched_values_give_the_map_of_the_plain_scene(settled: tuple[Path, dict[str, Any], str]) -> None:
+    folder, _, printed = settled
+    assert (ids_of(folder, "deep.tif") == ids_of(folder, "plain.tif")).mean() > 0.98
+    assert "deep.tif: band" in printed and "its quantiles are mapped to the model's" in printed
+
+
+def test_ground_control_points_give_the_map_a_place(settled: tuple[Path, dict[str, Any], str]) -> None:
+    folder, _, printed = settled
+    with rasterio.open(folder / "maps" / "points.tif") as out:
+        assert out.crs == CRS.from_user_input(UTM)
+        assert out.transform.almost_equals(from_origin(503000, 5400000, 0.5, 0.5), 1e-3)
+        assert (out.read(1) != IGNORE).mean() > 0.97
+    assert "points.tif: is read warped by its ground control points into EPSG:32633" in printed
+
+
+def test_what_a_flag_takes_away_is_printed(settled: tuple[Path, dict[str, Any], str]) -> None:
+    folder, _, printed = settled
+    np.testing.assert_array_equal(ids_of(folder, "infrared.tif") == IGNORE, np.arange(H)[:, None] + np.zeros(W) >= 60)
+    blurred = ids_of(folder, "blurred.tif") == IGNORE
+    assert blurred[:, 72:].all() and not blurred[:, :60].any()
+    assert "infrared.tif: alpha is 0 in" in printed and "blurred.tif: " in printed and "within 24 of nodata" in printed
+
+
+def test_ground_of_missing_parts_is_nodata_and_counted(settled: tuple[Path, dict[str, Any], str]) -> None:
+    folder, done, printed = settled
+    gone = ids_of(folder, "mosaic.tif") == IGNORE
+    assert gone[:, W : 2 * W].all() and not gone[:, :W].any() and not gone[:, 2 * W :].any()
+    manifest = json.loads((folder / "maps" / "mosaic.manifest.json").read_text())
+    assert done["unreadable"] == len(manifest["unreadable"]) > 0
+    assert all("t1.tif" in window["reason"] for window in manifest["unreadable"])
+    assert "window(s) could not be read and are nodata" in printed
+
+
+def test_a_map_never_replaces_an_input(model: str, tmp_path: Path) -> None:
+    """Nor does what stands beside it: polygons go where an area of interest or a coarse map may lie."""
+    image, coarse = write(tmp_path / "in" / "a.tif", painted()), write(tmp_path / "out" / "a.tif", painted()[:1] % 3)
+    words = ("--model", model, "--input", image, "--output", tmp_path / "out")
+    with pytest.raises(UserError, match=r"would overwrite the input .*a\.tif"):
+        job(*words, "--coarse", coarse)
+    (tmp_path / "out" / "a.tif").unlink()
+    area = tmp_path / "out" / "a.gpkg"
+    area.write_text("")
+    with pytest.raises(UserError, match=r"would overwrite the input .*a\.gpkg"):
+        job(*words, "--aoi", area)
