@@ -1,4 +1,4 @@
-"""How often the gate errs: pretended models of known quality on windows of real labels.
+"""How often the gate errs: simulated models of known quality on windows of real labels.
 
     python jobs/benchmark.py gate --config configs/demo.yaml
     python jobs/benchmark.py gate --config configs/vaihingen.yaml

@@ -103,7 +103,8 @@ class Assembly:
         """Stage 1, blended."""
         started = time.perf_counter()
         classes, cut = len(self.spec.classes), self.spec.inference.coarse
-        windows = WindowPass(*self.picture.valid.shape, cut.window, cut.overlap)
+        height, width = self.picture.valid.shape
+        windows = WindowPass(height, width, cut.window, cut.overlap)
         planes = np.empty((1 + classes, *self.picture.valid.shape), np.uint8)
 
         def write(row: int, values: NDArray[np.float32]) -> None:
@@ -214,7 +215,8 @@ class Refinement:
     def __init__(self, spec: ModelSpec, valid: NDArray[np.bool_], minimum: MinPixels, maps: Maps, batch: int) -> None:
         self._valid, self._minimum, self._maps = valid, minimum, maps
         cut, classes = spec.inference.refiner, len(spec.classes)
-        self.windows = WindowPass(*valid.shape, cut.window, cut.overlap)
+        height, width = valid.shape
+        self.windows = WindowPass(height, width, cut.window, cut.overlap)
         self.chunks = self.windows.chunks(batch)
         self._refined, self._uncertainty = np.empty(valid.shape, np.uint8), np.empty(valid.shape, np.uint8)
         self._planes = np.empty((2 + classes, *valid.shape) if minimum else (0, 0, 0), np.uint8)

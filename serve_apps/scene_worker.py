@@ -24,7 +24,14 @@ from idgbr import IGNORE
 from idgbr.config.models import SamplerConfig
 from idgbr.inference.predictor import Part
 from idgbr.models.description import load_sample
-from idgbr.raster.decoding import ImageLimits, Picture, decode_coarse, decode_image, image_size
+from idgbr.raster.decoding import (
+    ImageLimits,
+    Picture,
+    check_values,
+    decode_coarse,
+    decode_image,
+    image_size,
+)
 from idgbr.raster.encoding import preview_png
 from serve_apps.admission import Job, Workload
 from serve_apps.assembly import Assembly, Maps, StageHandles
@@ -217,6 +224,7 @@ class SceneWorker:
     ) -> tuple[Assembly, NDArray[np.uint8] | None]:
         spec = served.spec
         picture: Picture = await self._threaded(decode_image, request.image, spec.bands, self._limits, spec.gsd)
+        await self._threaded(check_values, picture, spec.values)
         if GEOJSON in request.media:
             await self._threaded(check_degrees, picture.grid)
         own = None

@@ -193,3 +193,18 @@ def test_a_minimum_that_is_none_is_refused(word: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as refusal:
         parse_job(ExperimentFlags, ["--config", "configs/demo.yaml", "--sampler.min_region", word])
     assert "sampler.min_region" in str(refusal.value)
+
+
+def test_a_pattern_that_the_shell_replaced_is_called_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b.tif").touch()
+    with pytest.raises(UserError, match=r"'b\.tif', which is a file: the shell.*Quote it"):
+        parse_job(Files, ["--input", "a.tif", "b.tif"])
+    flags, _ = parse_job(Files, ["--input", "[ab]*.tif"])
+    assert flags.input == ["[ab]*.tif"]
+
+
+class Files(JobFlags):
+    input: list[str]

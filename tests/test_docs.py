@@ -48,7 +48,9 @@ def inline() -> Iterator[tuple[Path, str]]:
 
 def commands() -> list[str]:
     """Every command line of the pages: of blocks, but for the picture of the layout, and of sentences."""
-    fenced = "\n".join(block for _, block in blocks("") if not block.startswith("platform/"))
+    fenced = "\n".join(
+        block for name in ("", "sh", "bash") for _, block in blocks(name) if not block.startswith("platform/")
+    )
     lines = fenced.replace("\\\n", " ").splitlines()
     start = re.compile(r"(\S*python )?(jobs/\S+ .*--|-m )|(ray|serve|\S*mlflow) \w+ ")
     return list(dict.fromkeys([line for line in lines if line] + [code for _, code in inline() if start.match(code)]))

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import signal
 import sys
@@ -180,6 +181,11 @@ def _terminate(number: int, frame: object) -> NoReturn:
 
 
 def _unknown(word: str, known: Mapping[str, Any]) -> str:
+    if not word.startswith("--") and os.path.exists(word):
+        return (
+            f"command line: unexpected word {word!r}, which is a file: the shell has put the files that match in the "
+            "place of a pattern without quotes. Quote it, as in --input '/imagery/*.tif'"
+        )
     if not word.startswith("--"):
         return f"command line: unexpected word {word!r}; flags are written --name VALUE"
     key = word[2:].partition("=")[0]
@@ -196,7 +202,8 @@ def _value(raw: Any, annotation: Any) -> Any:
         return None if raw == "null" else raw
     if not isinstance(raw, list):
         return raw
-    if len(raw) == 1 and (str(raw[0]).lstrip().startswith(("[", "{")) or not _takes_list(annotation)):
+    word = str(raw[0]).lstrip() if raw else ""
+    if len(raw) == 1 and not _is_pattern(word) and (word.startswith(("[", "{")) or not _takes_list(annotation)):
         return _yaml(raw[0])
     # Paths and colours stand for themselves; commas part numbers and names only.
     return list(raw) if bare(annotation) == list[str] else [item for word in raw for item in _yaml(f"[{word}]")]
@@ -206,6 +213,11 @@ def _takes_list(annotation: Any) -> bool:
     """Whether a flag may be a list; a number or a mapping is one word, though the parser makes a list of it."""
     annotation = bare(annotation)
     return any(get_origin(bare(kind)) in (list, tuple) for kind in (annotation, *get_args(annotation)))
+
+
+def _is_pattern(word: str) -> bool:
+    """Whether a word that begins like a list is a pattern of file names, such as [ab]*.tif."""
+    return word.lstrip().startswith("[") and not word.rstrip().endswith("]")
 
 
 def _yaml(text: str) -> Any:

@@ -138,7 +138,7 @@ def test_a_fault_of_an_override_names_the_flag(toy: Path) -> None:
     ("text", "said"),
     [
         ("data: [1, 2", "line"),
-        ("data: {}\ndata: {}\n", "key 'data' is given twice"),
+        ("data: {}\ndata: {}\n", "key 'data' appears twice"),
         ("just words", "expected sections"),
         ("", "found nothing"),
     ],
@@ -179,3 +179,11 @@ def test_nearest_prefers_the_section_then_the_name() -> None:
     assert nearest("training.refiner.step", known) == "training.refiner.steps"
     assert nearest("gsd_mismatch", known) == "data.gsd_mismatch"
     assert nearest("qqqqqqqqqq", known) is None
+
+
+@pytest.mark.parametrize("line", ["images: [*.tif]", "images: [tile_[0-9]*.tif]", "images: *_image.tif"])
+def test_a_pattern_without_quotes_is_called_by_its_name(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"data:\n  source:\n    {line}\n")
+    with pytest.raises(UserError, match=r"a\.yaml line 3.*pattern of file names has to be quoted"):
+        load_experiment(path)

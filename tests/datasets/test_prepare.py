@@ -14,9 +14,10 @@ from idgbr import IGNORE
 from idgbr.config.data import Box, DataConfig, FileRegion, FolderSource, LabelConfig, SplitConfig
 from idgbr.datasets.catalogue import catalogue
 from idgbr.datasets.fingerprint import fingerprint
+from idgbr.datasets.label_checks import histogram_table, label_findings
 from idgbr.datasets.lattice import boundary_mask, read_index_raster
 from idgbr.datasets.normalisation import Normalisation
-from idgbr.datasets.prepare import PreparedRegion, histogram_table, histogram_warnings, prepare_region
+from idgbr.datasets.prepare import PreparedRegion, prepare_region
 from idgbr.datasets.splits import split_regions
 from idgbr.errors import UserError
 from idgbr.raster.grid import Window
@@ -250,7 +251,9 @@ def test_histogram_is_printed_and_absent_classes_are_named(labelled_folder: Make
     total = sum(p.histogram[1] for p in prepared if p.split == "train")
     assert "building" in text
     assert f"{total:,}" in text
-    assert histogram_warnings(prepared, config.classes)[0] == "class road (id 2) never occurs in the train split"
+    found = label_findings(split_regions(catalogue(config), config.split), prepared, config)[0]
+    assert found.severity == "error"
+    assert "class road (id 2) never occurs in the train split; the labels hold 0 (" in found.message()
 
 
 def test_kampala_vector_and_raster_labels_agree(data_dir: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The classical refiners sharpen what a picture makes easy, and leave the rest of the map alone."""
+"""The classical refiners sharpen boundaries along an easy image and leave the rest of the map unchanged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from idgbr import IGNORE
 from idgbr.errors import UserError
-from idgbr.evaluation.baselines import available, refine_classically, to_picture
+from idgbr.evaluation.baselines import available, refine_classically, to_rgb
 
 METHODS = ["guided_filter", "grabcut", "densecrf"]
 
@@ -31,7 +31,7 @@ def scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_baselines_repair_an_easy_picture(method: str, scene: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_baselines_repair_an_easy_rgb(method: str, scene: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     image, truth, coarse = scene
     if method not in available([method]):
         with pytest.raises(UserError, match="pydensecrf2"):
@@ -74,12 +74,12 @@ def test_unknown_method_is_a_users_error() -> None:
         available(["snakes"])
 
 
-def test_picture_of_any_image() -> None:
+def test_rgb_of_any_image() -> None:
     ramp = np.linspace(0, 10_000, 64 * 64, dtype=np.float32).reshape(1, 64, 64)
     valid = np.ones((64, 64), dtype=bool)
     valid[0] = False
-    picture = to_picture(ramp, valid)
-    assert picture.shape == (64, 64, 3)
-    assert picture.max() == 255
-    assert not picture[0].any()
-    assert to_picture(np.zeros((5, 8, 8), np.uint16), np.zeros((8, 8), bool)).shape == (8, 8, 3)
+    rgb = to_rgb(ramp, valid)
+    assert rgb.shape == (64, 64, 3)
+    assert rgb.max() == 255
+    assert not rgb[0].any()
+    assert to_rgb(np.zeros((5, 8, 8), np.uint16), np.zeros((8, 8), bool)).shape == (8, 8, 3)

@@ -18,10 +18,12 @@ from idgbr.config.data import ClassSpec
 from idgbr.errors import UserError
 from idgbr.evaluation.baselines import available
 from idgbr.evaluation.evaluate import evaluate_region, merge_methods, summarise
+from idgbr.evaluation.maps import read_ids
 from idgbr.evaluation.report import write_report
 from idgbr.evaluation.result import EvaluationResult
+from idgbr.evaluation.scores import Scores
 from idgbr.evaluation.tally import Tally
-from idgbr.evaluation.windows import choose_windows, read_picture
+from idgbr.evaluation.windows import choose_fragmented, choose_windows, read_sample
 from idgbr.raster.scene import Scene
 
 CLASSES = [
@@ -143,12 +145,17 @@ def test_report_is_one_file(
     assert len({(c.region, c.window) for c in chosen}) == 6
     assert chosen[0].change == max(c.change for c in chosen)
     assert chosen[-2].change == min(c.change for c in chosen)
-    pictures = [read_picture(*sources[c.region], c) for c in chosen]
-    assert pictures[0].uncertainty is not None
-    assert 0.7 < pictures[0].uncertainty.max() < 0.8
-    html = write_report(tmp_path / "new" / "report.html", result, pictures).read_text()
+    methods = merge_methods(measured[1])
+    (fragmented,) = choose_fragmented(methods["coarse"], methods["refined"])
+    samples = [read_sample(*sources[c.region], c) for c in [*chosen, fragmented]]
+    assert samples[0].uncertainty is not None
+    assert 0.7 < samples[0].uncertainty.max() < 0.8
+    html = write_report(tmp_path / "new" / "report.html", result, samples).read_text()
     assert not re.search(r"""(src|href)=["'](?!data:)""", html)
     assert html.count("<figcaption>uncertainty</figcaption>") == 6
+    assert html.count("<figcaption>coarse: before</figcaption>") == 1
+    for heading in ("Fragments and boundaries", "Regions over the truth's", "IoU_imp per class, as the IDGBR release"):
+        assert heading.replace("'", "&#39;") in html, heading
     assert "roof &lt;flat&gt;" in html
     assert len(html) < 5_000_000
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["report.html"]
@@ -169,6 +176,32 @@ def test_report_of_a_coarse_map_alone_and_of_nothing_labelled(tmp_path: Path) ->
         assert write_report(tmp_path / "report.html", result).exists()
         if "refined" in tallies:
             assert choose_windows(tallies["refined"]) == []
+
+
+def test_classical_refiners_are_measured_with_the_minimum_mapping_unit_too(tmp_path: Path) -> None:
+    area, maps = region(tmp_path, 0)
+    specks = read_ids(maps["coarse"]).copy()
+    specks[5::12, 20::12] = (specks[5::12, 20::12] + 1) % 3
+    maps["coarse"] = write(tmp_path / "specks.tif", specks, 255)
+    tallies = evaluate_region(area, maps, 4, 32, ["guided_filter"], min_pixels=[16, 16, 16, 0])
+    assert list(tallies) == ["coarse", "coarse_merged", "refined", "guided_filter", "guided_filter_merged"]
+    before, after = Scores.of(tallies["coarse"]), Scores.of(tallies["coarse_merged"])
+    assert before.fragments > 4000 > 0 == after.fragments  # type: ignore[operator]
+    assert after.miou > before.miou  # type: ignore[operator]
+    result = summarise([tallies], CLASSES, data="d", model="m", block=32, bootstrap=0)
+    assert "guided filter, merged" in result.markdown()
+    assert list(evaluate_region(area, maps, 4, 32, ["guided_filter"], min_pixels=[0, 0, 0, 0])) == [
+        "coarse", "refined", "guided_filter",
+    ]  # fmt: skip
+
+
+def test_the_most_fragmented_block_is_shown(tmp_path: Path) -> None:
+    area, maps = region(tmp_path, 1)
+    specks = read_ids(maps["refined"]).copy()
+    specks[65:95:3, 97:127:3] = 3
+    tallies = evaluate_region(area, {**maps, "refined": specks}, 4, 32)
+    (chosen,) = choose_fragmented(tallies["coarse"], tallies["refined"])
+    assert (chosen.group, chosen.window.row, chosen.window.col) == ("fragments", 64, 96)
 
 
 def test_maps_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def truth(seed: int) -> np.ndarray:
     return ids
 
 
-def shaken(ids: np.ndarray, share: float, seed: int) -> np.ndarray:
+def perturbed(ids: np.ndarray, share: float, seed: int) -> np.ndarray:
     """A map in which a share of small patches has a wrong class."""
     rng = np.random.default_rng(seed)
     out = np.where(ids == IGNORE, 0, ids)
@@ -39,8 +39,10 @@ def tally(share: float, seed: int, scenes: int = 6) -> Tally:
     parts = []
     for scene in range(scenes):
         ids = truth(scene)
-        coarse = shaken(ids, 0.2, 1000 + scene)
-        parts.append({"refined": tally_region(ids, shaken(ids, share, seed + scene), coarse, 3, 32, f"scene {scene}")})
+        coarse = perturbed(ids, 0.2, 1000 + scene)
+        parts.append(
+            {"refined": tally_region(ids, perturbed(ids, share, seed + scene), coarse, 3, 32, f"scene {scene}")}
+        )
     return merge_methods(parts)["refined"]
 
 
@@ -59,7 +61,7 @@ def test_a_worse_model_fails_by_name() -> None:
     found = rules(tally(0.05, 1), tally(0.15, 50))
     failed = {name for name, rule in found.items() if not rule.passed}
     assert {"gain boundary_iou", "regression miou", "regression iou of road"} <= failed
-    assert "may fall by 1.00" in found["regression miou"].said
+    assert "may fall by 1.00" in found["regression miou"].message
 
 
 def test_a_gain_inside_the_noise_is_no_gain() -> None:
@@ -75,7 +77,7 @@ def test_the_same_model_is_no_gain() -> None:
 def test_a_gain_has_to_be_as_large_as_asked() -> None:
     found = rules(tally(0.15, 1), tally(0.12, 50), GateConfig(gain=GainConfig(least=0.5)))
     assert not found["gain boundary_iou"].passed
-    assert "wanted at least +50.00" in found["gain boundary_iou"].said
+    assert "expected at least +50.00" in found["gain boundary_iou"].message
 
 
 def test_one_class_that_suffers_is_enough() -> None:
@@ -84,15 +86,65 @@ def test_one_class_that_suffers_is_enough() -> None:
     counts = challenger.confusion.copy()
     counts[:, 2, 1] += counts[:, 2, 2] // 2
     counts[:, 2, 2] -= counts[:, 2, 2] // 2
-    spoilt = Tally(**{**vars(challenger), "confusion": counts})
-    assert not rules(champion, spoilt)["regression iou of roof"].passed
-    assert rules(champion, spoilt)["regression iou of ground"].passed
+    worse = Tally(**{**vars(challenger), "confusion": counts})
+    assert not rules(champion, worse)["regression iou of roof"].passed
+    assert rules(champion, worse)["regression iou of ground"].passed
 
 
 def test_more_blocks_made_worse_than_allowed() -> None:
     champion, challenger = tally(0.02, 1), tally(0.35, 50)
     assert not rules(champion, challenger)["regression repair_worse"].passed
     assert rules(challenger, champion)["regression repair_worse"].passed
+
+
+def speckled(ids: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """A map with single pixels of a wrong class."""
+    specks = np.random.default_rng(seed).random(ids.shape) < share
+    return np.where(specks & (ids != IGNORE), (ids + 1) % 3, np.where(ids == IGNORE, 0, ids)).astype(np.uint8)
+
+
+def test_more_fragments_than_the_margin_are_refused_however_good_the_map() -> None:
+    """The challenger gains everywhere and is full of specks."""
+
+    def of_scenes(share_wrong: float, share_specks: float) -> Tally:
+        parts = []
+        for scene in range(6):
+            ids = truth(scene)
+            pred = speckled(perturbed(ids, share_wrong, scene), share_specks, 70 + scene)
+            coarse = perturbed(ids, 0.3, 1000 + scene)
+            parts.append({"refined": tally_region(ids, pred, coarse, 3, 32, f"scene {scene}")})
+        return merge_methods(parts)["refined"]
+
+    champion, challenger = of_scenes(0.2, 0.0), of_scenes(0.0, 0.002)
+    strict = GateConfig(margins={"fragments": 100})
+    found = rules(champion, challenger, strict)
+    rise = Scores.of(challenger).fragments - Scores.of(champion).fragments  # type: ignore[operator]
+    assert found["gain boundary_iou"].passed
+    assert rise > 100
+    refused = found["regression fragments"]
+    assert not refused.passed
+    assert f"found +{rise:,.0f} (" in refused.message
+    assert "per million px; it may rise by 100 per million px" in refused.message
+    roomy = rules(champion, challenger, GateConfig(margins={"fragments": rise + 1}))
+    assert roomy["regression fragments"].passed
+    assert "fragments" in GATE.margins  # by default, too
+
+
+@pytest.mark.parametrize(("before", "after", "passed"), [(1.0, 1.3, False), (1.0, 0.7, False), (1.3, 1.0, True),
+                                                         (0.7, 1.3, True), (1.0, 1.04, True)])  # fmt: skip
+def test_boundary_length_may_not_move_away_from_the_truths(before: float, after: float, passed: bool) -> None:
+    def with_length(ratio: float) -> Tally:
+        lengths = np.rint(plain.boundary_length[..., 1:] * np.array([ratio, 1.0])).astype(np.int64)
+        return Tally(**{**vars(plain), "boundary_length": lengths})
+
+    plain = tally(0.1, 1)
+    found = rules(with_length(before), with_length(after), GateConfig(margins={"boundary_length_error": 0.05}))
+    assert found["regression boundary_length_error"].passed is passed
+
+
+def test_margins_of_shares_are_fractions() -> None:
+    with pytest.raises(ValueError, match=r"miou: found 2; expected a share in 0\.\.1"):
+        GateConfig(margins={"miou": 2})
 
 
 @pytest.mark.parametrize(("seconds", "passed"), [(3.9, True), (4.1, False)])
@@ -117,6 +169,9 @@ def test_pooled_pieces_are_the_reported_figures() -> None:
         "wfm3_edge",
         "wfm7_edge",
         "repair_worse",
+        "regions",
+        "fragments",
+        "boundary_length",
     ):
         pieces = pieces_of(counted, figure)
         assert pieces.statistic(pieces.counts.sum(0)[None])[0] == pytest.approx(getattr(scores, figure)), figure

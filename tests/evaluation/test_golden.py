@@ -35,5 +35,5 @@ def test_reference_figures(golden_dir: Path, case: str) -> None:
         ours[f"wfm{k}_edge"], ours[f"wfm{k}_nonedge"] = edges[0, i]
         ours[f"edge_pixels_truth_{k}"] = edge_map(truth, k).sum()
     for key, value in expected.items():
-        wanted = np.nan if value is None else value
-        np.testing.assert_allclose(ours[key], wanted, atol=1e-4, err_msg=key)
+        figure = np.nan if value is None else value
+        np.testing.assert_allclose(ours[key], figure, atol=1e-4, err_msg=key)

@@ -16,7 +16,14 @@ from idgbr.evaluation.boundary import (
     wfm,
 )
 from idgbr.evaluation.region import RegionScores, block_confusion, confusion, iou_per_class, mean, ratio
-from idgbr.evaluation.repair import iou_imp, repair_counts, repair_shares
+from idgbr.evaluation.repair import (
+    class_iou_imp,
+    class_repair_counts,
+    class_repair_shares,
+    iou_imp,
+    repair_counts,
+    repair_shares,
+)
 
 
 def halves(size: int = 32, at: int = 16) -> np.ndarray:
@@ -175,6 +182,36 @@ def test_repair_by_hand() -> None:
     np.testing.assert_allclose(
         iou_imp(np.array([[10, 10, 0, 0], [10, 5, 0, 0], [0, 0, 0, 0]])), [np.nan, -2 / 3, np.nan]
     )
+
+
+def test_repair_per_class_of_the_release_by_hand() -> None:
+    # Of 12 px class 1 has 5: coarse has three of them and adds two, refined has four and adds two.
+    truth = np.array([[1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, IGNORE]], np.uint8)
+    coarse = np.array([[1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 1]], np.uint8)
+    refined = np.array([[1, 1, 1, 1, 0, 1, 0, 1, 0, 0, 0, 1]], np.uint8)
+    counts = class_repair_counts(refined, coarse, truth, 2, Blocks.of(truth.shape, 64))
+    # Class 1: M_RT is columns 0 to 2, M_RF columns 3 to 6; there truth has 3, 4 and refined 3, 5.
+    assert counts[0, 1].tolist() == [3, 3, 4, 1, 3]
+    assert class_iou_imp(counts)[0, 1] == pytest.approx(1 / 3)
+    # Class 0: M_RT is columns 7 to 10, of which refined has 8 to 10; M_RF is the same, truth has 5, 6, refined 4, 6.
+    assert counts[0, 0].tolist() == [4, 3, 4, 1, 3]
+    assert class_iou_imp(counts)[0, 0] == pytest.approx(1 / 3 - (1 - 3 / 4))
+    shares = class_repair_shares(counts)
+    assert shares["iou_imp"] == pytest.approx((1 / 3 + 1 / 3 - 1 / 4) / 2)
+    assert (shares["complete"], shares["partial"], shares["damage"]) == (0, 1, 0)
+
+
+def test_repair_per_class_at_its_limits() -> None:
+    counts = np.array([
+        [9, 9, 0, 0, 0],  # coarse was right, nothing lost: nothing to say
+        [9, 6, 0, 0, 0],  # coarse was right, a third lost
+        [0, 0, 7, 0, 0],  # false positives alone, all gone
+        [0, 0, 7, 0, 2],  # false positives alone, two left
+        [0, 0, 8, 6, 8],  # the class was missed, three quarters found
+    ])  # fmt: skip
+    np.testing.assert_allclose(class_iou_imp(counts), [np.nan, -1 / 3, 1, 0, 0.75])
+    shares = class_repair_shares(counts[:, None])
+    assert (shares["complete"], shares["partial"], shares["damage"]) == (0.25, 0.5, 0.25)
 
 
 def test_all_ignored_is_no_crash() -> None:

@@ -43,6 +43,9 @@ def test_merging_does_not_depend_on_order() -> None:
         "boundary_iou",
         "boundary_f1",
         "repair",
+        "class_repair",
+        "region_counts",
+        "boundary_length",
         "image_region",
         "wfm",
     ):
@@ -64,7 +67,8 @@ def test_pooled_scores_equal_those_of_one_big_region() -> None:
     truth, coarse, refined = maps(5)
     whole = Scores.of(tally_region(truth, refined, coarse, 3, 1024))
     cut = Scores.of(tally_region(truth, refined, coarse, 3, 16))
-    for name in ("pixels", "miou", "accuracy", "kappa", "boundary_iou", "boundary_f1", "iou_imp", "class_iou"):
+    for name in ("pixels", "miou", "accuracy", "kappa", "boundary_iou", "boundary_f1", "iou_imp", "class_iou",
+                 "regions", "fragments", "boundary_length", "class_regions", "iou_imp_per_class"):  # fmt: skip
         assert getattr(whole, name) == pytest.approx(getattr(cut, name)), name
 
 

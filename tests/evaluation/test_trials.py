@@ -10,7 +10,7 @@ import rasterio
 
 from idgbr import IGNORE
 from idgbr.datasets.synthetic_paint import paint_scene
-from idgbr.evaluation.trials import Trials, cut_labels, pretended_map
+from idgbr.evaluation.trials import Trials, cut_labels, simulated_map
 
 VAIHINGEN = ((255, 255, 255), (0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0), (255, 0, 0))
 
@@ -22,10 +22,10 @@ def painted() -> Trials:
     return Trials(cut_labels(ids, 96)[:50], 5, models=3)
 
 
-def test_a_pretended_map_is_wrong_at_boundaries_and_worse_with_larger_moves() -> None:
+def test_a_simulated_map_is_wrong_at_boundaries_and_worse_with_larger_moves() -> None:
     _, ids = paint_scene(256, np.random.default_rng(3))
     wrong = [
-        (pretended_map(ids, off, np.random.default_rng(0)) != ids)[ids != IGNORE].mean() for off in (0.5, 2.0, 4.0)
+        (simulated_map(ids, off, np.random.default_rng(0)) != ids)[ids != IGNORE].mean() for off in (0.5, 2.0, 4.0)
     ]
     assert 0 < wrong[0] < wrong[1] < wrong[2] < 0.5
 

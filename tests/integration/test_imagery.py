@@ -19,14 +19,18 @@ from rasterio.transform import from_origin
 
 from idgbr import IGNORE
 from idgbr.cli import parse_job
+from idgbr.config.data import ClassSpec, DataConfig, FolderSource, SplitConfig
+from idgbr.distributed.data import prepare_data
+from idgbr.distributed.value_range import fit_values
 from idgbr.errors import UserError
+from idgbr.models.description import load_spec
+from idgbr.raster.grid import Window
 from idgbr.raster.scene import Scene
 from idgbr.raster.values import measure_range
 from jobs.refine import Flags, main
 
 H, W, UTM = 96, 112, "EPSG:32633"
 LOCAL = 'LOCAL_CS["Local Coordinates (m)",UNIT["metre",1],AXIS["X",EAST],AXIS["Y",NORTH]]'
-UNKNOWN = 'LOCAL_CS["Site grid",UNIT["unknown",1],AXIS["X",EAST],AXIS["Y",NORTH]]'
 GRAD = 0.9 * 111194.9
 """Metres of a grad of latitude, about."""
 
@@ -50,12 +54,13 @@ def write(path: Path, pixels: np.ndarray, place: int = 0, **options: Any) -> Pat
     settings: dict[str, Any] = {"driver": "GTiff"}
     if gcps is None and tags is None:
         settings |= {"crs": UTM, "transform": from_origin(500000 + 1000 * place, 5400000, 0.5, 0.5)}
-    if len(pixels) == 3:
+    if len(pixels) == 3 and pixels.dtype == np.uint8:
         settings["photometric"] = "RGB"
     settings |= options
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = pixels.shape
-    with rasterio.open(path, "w", count=count, height=height, width=width, dtype=pixels.dtype, **settings) as file:
+    settings.setdefault("dtype", pixels.dtype)
+    with rasterio.open(path, "w", count=count, height=height, width=width, **settings) as file:
         if gcps is not None:
             file.gcps = gcps
         if tags is not None:
@@ -160,7 +165,7 @@ NO_MAP: dict[str, tuple[Callable[[Path], Path], tuple[str, ...], tuple[str, ...]
         ("complex_int16", "amplitude"),
     ),
     "blue, green, red": (
-        lambda f: write(f / "a.tif", painted()[::-1], colours=BGR),
+        lambda f: write(f / "a.tif", painted()[::-1], photometric="MINISBLACK", colours=BGR),
         (),
         ("blue, green, red", "--bands-from"),
     ),
@@ -192,7 +197,6 @@ MAPPED: dict[str, Callable[[Path, int], Path]] = {
     "north.tif": lambda f, i: write(f, painted(), i),
     "local.tif": lambda f, i: write(f, painted(), crs=LOCAL, transform=from_origin(0, H / 2, 0.5, 0.5)),
     "local_far.tif": lambda f, i: write(f, painted(), crs=LOCAL, transform=from_origin(9000, 2000, 0.5, 0.5)),
-    "unknown_unit.tif": lambda f, i: write(f, painted(), crs=UNKNOWN, transform=from_origin(0, 50, 3, 3)),
     "grads.tif": lambda f, i: write(f, painted(), crs="EPSG:4807", transform=GRAD_PLACE),
     "other_registry.tif": lambda f, i: write(f, painted(), i, crs="EPSG:10792"),
     "compound.tif": lambda f, i: write(f, painted(), i, crs=CRS.from_user_input("EPSG:32633+5773")),
@@ -208,7 +212,6 @@ MAPPED: dict[str, Callable[[Path, int], Path]] = {
     "one.png": lambda f, i: write(f, painted(1)[:, :64], driver="PNG", crs=None, transform=None, photometric=None),
 }
 DOUBTS = {
-    "unknown_unit.tif": "unit of its CRS (Site grid) is unknown",
     "palette.tif": "colour table, whose red, green and blue are read",
     "infrared.tif": "band 4 is tagged alpha but holds imagery",
     "blurred.tif": "--nodata-tolerance",
@@ -321,3 +324,33 @@ def test_a_map_never_replaces_an_input(model: str, tmp_path: Path) -> None:
     area.write_text("")
     with pytest.raises(UserError, match=r"would overwrite the input .*a\.gpkg"):
         job(*words, "--aoi", area)
+
+
+def test_data_of_another_scale_is_measured_by_key_alone(ray_session: None, model: str, tmp_path: Path) -> None:
+    """Training keeps the values it saw; evaluation and the gate compare with them before they map anything."""
+    configs = {}
+    for name, factor in (("eight", 1), ("twelve", 16)):
+        folder = tmp_path / name
+        for i in range(3):
+            pixels = painted(i).astype(np.uint8 if factor == 1 else np.uint16) * factor
+            write(folder / f"images/t{i}.tif", pixels, i, photometric="RGB")
+            write(folder / f"labels/t{i}.tif", (painted(i)[:1] > 120).astype(np.uint8), i)
+        configs[name] = DataConfig(
+            name=name,
+            source=FolderSource(images=[str(folder / "images")], labels=[str(folder / "labels")]),
+            classes=[ClassSpec(name=f"class {k}", colour=f"#00000{k}") for k in range(2)],
+            split=SplitConfig(by="fraction", select=0.3, test=0.3),
+        )
+    data = {name: prepare_data(config, tmp_path / "ready") for name, config in configs.items()}
+    values = data["eight"].values
+    assert values is not None and values.dtype == "uint8" and values.colours == ("red", "green", "blue")
+    assert all(band[0] < band[4] < band[8] for band in values.quantiles)
+    spec = load_spec(model).model_copy(update={"values": values})
+    plain, deep = data["eight"].split("test"), data["twelve"].split("test")
+    assert [region.image for region in fit_values(plain, spec, "refuse")] == [region.image for region in plain]
+    with pytest.raises(UserError, match=r"uint16.*data\.value_range"):
+        fit_values(deep, spec, "refuse")
+    (matched,) = fit_values(deep, spec, "match")
+    mapped, original = (one.image.read(Window(0, 0, H, W))[0] for one in (matched, plain[0]))
+    assert mapped.dtype == np.float32
+    assert np.abs(mapped - original).mean() < 6

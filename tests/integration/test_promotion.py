@@ -102,7 +102,7 @@ def test_floors_hold_for_the_first_one_too(
     _, config, client = gate
     register(models["poor"], NAME, uri=config.tracking.uri)
     strict = config.model_copy(update={"gate": config.gate.model_copy(update={"floors": {"miou": 0.99}})})
-    with pytest.raises(Refused, match=r"floor: mIoU: found .* %; wanted at least 99.00 %"):
+    with pytest.raises(Refused, match=r"floor: mIoU: found .* %; expected at least 99.00 %"):
         promote(strict, NAME)
     assert roles(client) == {"challenger": "1"}
     with pytest.raises(UserError, match="expected at least 5000"):

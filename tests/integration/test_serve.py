@@ -154,14 +154,16 @@ def test_gauges_stay_in_the_export(url: str) -> None:
     assert scrape() == GAUGES
 
 
-def test_the_readme_s_lines_on_a_synthetic_scene(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_requests_on_a_synthetic_scene(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pixels = picture(90, 120)
     pixels[:, :, :7] = 0
     (tmp_path / "scene.tif").write_bytes(geotiff(pixels, nodata=0))
-    follow_the_readme(url, tmp_path, monkeypatch)
+    follow_the_documentation(url, tmp_path, monkeypatch)
 
 
-def test_the_readme_s_lines_on_a_crop_of_kampala(
+def test_the_documented_requests_on_a_crop_of_kampala(
     url: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read at the toy model's scale: it was made for half a metre, the imagery has 7 cm."""
@@ -172,12 +174,12 @@ def test_the_readme_s_lines_on_a_crop_of_kampala(
         profile = {"crs": whole.crs, "transform": place, "nodata": whole.nodata, "count": 3, "dtype": "uint8"}
     with rasterio.open(tmp_path / "scene.tif", "w", driver="GTiff", height=side, width=side, **profile) as out:
         out.write(pixels)
-    follow_the_readme(url, tmp_path, monkeypatch)
+    follow_the_documentation(url, tmp_path, monkeypatch)
 
 
-def follow_the_readme(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs the lines of the section Online as they stand there, but for the address, beside scene.tif."""
-    section = (ROOT / "README.md").read_text().split("\n## Online\n")[1].split("\n## ")[0]
+def follow_the_documentation(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the lines of docs/serving.md's requests as they stand there, but for the address, beside scene.tif."""
+    section = (ROOT / "docs/serving.md").read_text().split("\n## Requests\n")[1].split("\n## ")[0]
     blocks = [block.replace("http://127.0.0.1:8000", url) for block in section.split("```")[1::2]]
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("curl ")]
     (snippet,) = [block.removeprefix("python\n") for block in blocks if "Client(" in block]

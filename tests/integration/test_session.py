@@ -66,3 +66,36 @@ def test_a_ray_that_starts_too_slowly_is_a_message(tmp_path: Path) -> None:
         assert process.returncode == 2, said
     assert "too busy" in json.loads(out.splitlines()[-1])["message"]
     assert "Traceback" not in said
+
+
+QUIET = """
+import ray
+from idgbr.config.tree import ResourcesConfig
+from idgbr.distributed.session import start_ray
+
+class Add:
+    def __init__(self, number):
+        self.number = number
+    def __call__(self, batch):
+        return {"id": batch["id"] + self.number}
+
+with start_ray(ResourcesConfig(logical_cpus=2)):
+    rows = ray.data.range(8).map_batches(Add, fn_constructor_args=(ray.put(1),), concurrency=1).take_all()
+    print(sorted(row["id"] for row in rows))
+"""
+
+
+def test_a_long_tmpdir_is_no_obstacle_and_ray_says_nothing_that_is_not_for_users(tmp_path: Path) -> None:
+    """Ray's sockets have no room in such a folder; an actor with arguments in the object store alarms its C++ side."""
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET],
+        env=os.environ | {"TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{list(range(1, 9))}\n"
+    assert done.stderr == ""

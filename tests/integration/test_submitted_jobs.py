@@ -1,4 +1,4 @@
-"""The README's lines for a cluster, typed into a shell: jobs submitted to a running Ray that asks for a token."""
+"""The lines of docs/cluster.md, typed into a shell: jobs submitted to a running Ray that asks for a token."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def block() -> tuple[str, list[str]]:
-    """The README's block that submits jobs: what it exports, and the commands, each on a line."""
-    blocks = re.findall(r"```[a-z]*\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    """The page's block that submits jobs: what it exports, and the commands, each on a line."""
+    blocks = re.findall(r"```[a-z]*\n(.*?)```", (ROOT / "docs/cluster.md").read_text(encoding="utf-8"), re.DOTALL)
     (found,) = [text for text in blocks if "ray job submit" in text]
     export, *lines = found.replace("\\\n", " ").splitlines()
     return export, lines
@@ -49,7 +49,7 @@ class Place:
     folder: Path
 
     def export(self) -> str:
-        """The README's line, with this head's address for the one of a head that has the machine to itself."""
+        """The page's line, with this head's address for the one of a head that has the machine to itself."""
         line, _ = block()
         assert "http://127.0.0.1:8265" in line
         return line.replace("http://127.0.0.1:8265", self.jobs)

@@ -12,7 +12,7 @@ from idgbr.config.models import RefinerConfig, SamplerConfig
 from idgbr.dihedral import dihedral, inverse_dihedral
 from idgbr.models.guidance import GuidanceNet
 from idgbr.models.noise import ground_noise
-from idgbr.models.refiner import Refiner
+from idgbr.models.refiner import Guide, Refiner
 from idgbr.models.sampler import sample
 from idgbr.models.schedule import build_schedule
 
@@ -52,6 +52,27 @@ def test_every_prediction_gives_probabilities(prediction: str, steps: int, input
     assert refined.probabilities.shape == (3, CLASSES, 32, 32)
     torch.testing.assert_close(refined.probabilities.sum(1), torch.ones(3, 32, 32), atol=1e-4, rtol=0)
     assert refined.uncertainty.min() >= 0 and refined.uncertainty.max() <= 1
+
+
+def test_without_coarse_guidance_zeros_stand_for_the_coarse_map(inputs: tuple) -> None:
+    """The same weights: as the guided refiner whose coarse latents are zeros, whatever the coarse map."""
+    image, coarse, _ = inputs
+    with_map, without = tiny(), tiny(coarse_guidance=False)
+    for parameter in with_map.parameters():  # guidance begins at zero
+        torch.nn.init.normal_(parameter, std=0.1)
+    without.load_state_dict(with_map.state_dict())
+    noisy = torch.randn(3, with_map.latent_channels, 8, 8)
+    latents = with_map.encode_labels(coarse)
+    expected = with_map.guidance.prepare(*with_map.encoder(image, image, torch.zeros_like(latents), None))
+    with torch.no_grad():
+        golden = with_map(noisy, torch.tensor(500), Guide(expected, None))
+        answers = [without(noisy, torch.tensor(500), without.prepare(image, one)) for one in (coarse, 2 - coarse)]
+        guided = with_map(noisy, torch.tensor(500), with_map.prepare(image, coarse))
+    for answer in answers:
+        torch.testing.assert_close(answer, golden, rtol=0, atol=0)
+    assert not torch.allclose(guided, golden)
+    with pytest.raises(ValueError, match="coarse_guidance"):
+        RefinerConfig(correction=True, coarse_guidance=False)
 
 
 @pytest.mark.parametrize("objective", ["diffusion", "one_shot"])

@@ -13,10 +13,11 @@ from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
-from idgbr.raster.decoding import BadImage, ImageLimits, decode_coarse, decode_image
+from idgbr.raster.decoding import BadImage, ImageLimits, check_values, decode_coarse, decode_image
 from idgbr.raster.encoding import geojson, geotiff, grey_png, palette_png, preview_png
 from idgbr.raster.grid import IDENTITY, Grid
 from idgbr.raster.polygons import PolygonOptions
+from idgbr.raster.values import ValueRange
 
 LIMITS = ImageLimits(pixels=10_000, bands=8)
 GRID = Grid(None, IDENTITY, 20, 30)
@@ -145,3 +146,24 @@ def test_maps_as_bytes_keep_ids_and_nodata() -> None:
             assert out.nodata == 255
     polygons = geojson(ids, grid, [(i, f"c{i}", c) for i, c in enumerate(COLOURS)], PolygonOptions())
     assert b'"class":"c2"' in polygons and b"crs" not in polygons
+
+
+def test_values_of_another_scale_are_refused() -> None:
+    learnt = ValueRange("uint8", (tuple(np.linspace(5, 250, 9)),) * 3)
+    eight, twelve = ((np.arange(1800).reshape(3, 20, 30) % 256).astype(kind) for kind in (np.uint8, np.uint16))
+    check_values(decode_image(tiff(eight), [1, 2, 3], LIMITS), learnt)
+    picture = decode_image(tiff(twelve * 16), [1, 2, 3], LIMITS)
+    check_values(picture, None)
+    with pytest.raises(BadImage, match=r"band 1 holds .* \(uint16\), the model learnt .*--value-range match") as caught:
+        check_values(picture, learnt)
+    assert caught.value.fault == "content"
+
+
+@pytest.mark.parametrize("kind", ["complex64", "complex_int16"])
+def test_complex_pixels_are_refused(kind: str) -> None:
+    with MemoryFile() as file:
+        with file.open(driver="GTiff", count=1, height=20, width=30, dtype=kind) as out:
+            out.write(np.ones((1, 20, 30), np.complex64))
+        body = bytes(file.getbuffer())
+    with pytest.raises(BadImage, match=f"pixels are .*{kind}"):
+        decode_image(body, [1], LIMITS)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from idgbr.config.node import Node, Unit
 
@@ -22,7 +23,7 @@ class FolderSource(Node):
     """Files, folders or globs of images: local, s3:// or gs://."""
     labels: list[str] = []
     """Files, folders or globs of labels, paired with the images by the part of the stem matched by `pair`; a single
-    vector file serves every image."""
+    file for several images, raster or vector, is read where each image lies."""
     pair: str = r"(.+)"
     """Regular expression whose first group, searched in the stems of images and labels, must agree for two to pair."""
 
@@ -60,23 +61,52 @@ class SyntheticSource(Node):
 Source = Annotated[FolderSource | JsonlSource | PresetSource | SyntheticSource, Field(discriminator="kind")]
 
 
+def _number_or_word(value: Any) -> Any:
+    """A whole number, also where it was quoted; anything else as a word. YAML's null is an attribute without value."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value).strip()
+    return int(text) if re.fullmatch(r"[+-]?\d+", text) else text
+
+
+RawValue = Annotated[int | str, BeforeValidator(_number_or_word)]
+"""What stands in a label: a pixel's value, or the value of an attribute."""
+
+
 class LabelConfig(Node):
     kind: Literal["index", "colour", "vector"] = "index"
     """How labels are stored: class index per pixel, colour per pixel (the classes' colours), or polygons."""
-    values: dict[int, int] = {}
-    """index: raw value -> class id; empty means the raw value is the class id."""
+    values: dict[RawValue, int] = {}
+    """Raw value (index), or value of `attribute` (vector), -> class id; empty means that it is the class id, or of an
+    attribute the class name. A value named here counts even where it is the label file's nodata tag."""
     nonzero: bool = False
-    """index: any non-zero value is class 1 (binary sets stored as 0/255)."""
-    ignore: list[int] = [255]
-    """index: raw values that carry no label."""
+    """index: any non-zero value is class 1 (binary sets stored as 0/255, or 0 and a colour)."""
+    threshold: float | None = Field(None, gt=0)
+    """index: values from this one on are class 1, those below class 0, for masks that compression or resizing blurred;
+    empty: values stand for themselves. Masks of 0 and 255 stored as JPEG are taken at 128 by themselves."""
+    ignore: list[RawValue] = [255]
+    """Raw values (index), or values of `attribute` (vector), that carry no label."""
     ignore_colours: list[str] = ["#000000"]
     """colour: colours that carry no label."""
+    allow_missing: list[str] = []
+    """Names of classes that may be absent from the train split; any other absent class ends the job, since it usually
+    means that labels are read wrongly."""
+    layer: str = ""
+    """vector: layer of a file that has several layers of polygons."""
     attribute: str = ""
     """vector: attribute holding the class name or id; empty burns every polygon as `burn`."""
     burn: int = 1
     """vector: class id for polygons when no attribute is named."""
     background: int = 0
     """vector: class id where no polygon is."""
+    by_place: bool = False
+    """A label file covers more ground than its image and is read where the image lies, by their georeference. A single
+    label file for several images is always read so."""
+    size_slack: int = Field(0, ge=0)
+    """Pixels by which a label raster may be larger or smaller than its image at the right and lower edge; what it
+    lacks carries no label."""
 
 
 class Box(Node):
@@ -174,3 +204,12 @@ class DataConfig(Node):
     split: SplitConfig = SplitConfig()
     sampling: SamplingConfig = SamplingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    @model_validator(mode="after")
+    def _missing_are_classes(self) -> DataConfig:
+        names = [spec.name for spec in self.classes]
+        if unknown := sorted(set(self.label.allow_missing) - set(names)):
+            raise ValueError(
+                f"label.allow_missing: found {', '.join(unknown)}; expected names of classes: {', '.join(names)}"
+            )
+        return self

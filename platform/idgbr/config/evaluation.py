@@ -1,10 +1,10 @@
-"""Sections `evaluation` and `gate`: what is measured, and what a new version has to show."""
+"""Sections `evaluation` and `gate`: what is measured, and the rules for a new version."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from idgbr.config.data import Source
 from idgbr.config.node import Node, Unit
@@ -15,48 +15,69 @@ class EvaluationConfig(Node):
     """Classical refiners in the table; DenseCRF only where pydensecrf2 is installed."""
     block: int = Field(256, ge=16)
     """Side in pixels of the blocks of the repair figures and the bootstrap."""
+    fragment: int = Field(16, ge=1)
+    """Minimum mapping unit of the figure `fragments` in pixels: a 4-connected region of fewer pixels is a fragment. It
+    measures maps and changes none (sampler.min_region does); figures compare only where it is the same."""
     bootstrap: int = Field(1000, ge=0)
     """Resamples of blocks for the intervals."""
     report_windows: int = Field(3, ge=1)
-    """Best, median and worst windows shown, of each so many."""
+    """Number of windows shown in each of the groups best, median and worst."""
 
 
 Figure = Literal["miou", "accuracy", "mean_f1", "boundary_iou", "boundary_f1", "wfm3_edge", "wfm5_edge", "wfm7_edge"]
+Ratio = Literal["regions", "boundary_length"]
+"""Figures that are ratios to the truth, best at 1."""
+RatioError = Literal["regions_error", "boundary_length_error"]
+"""Distances of those ratios from 1."""
+NonNegative = Annotated[float, Field(ge=0.0)]
 
 
 class GainConfig(Node):
-    """What makes a model better: one figure, so that luck has one chance only."""
+    """The rule for an improvement: one figure, so that chance has one try only."""
 
     figure: Figure = "boundary_iou"
     least: Unit = 0.0
-    """Smallest gain over the champion that is worth a change; the interval of the gain lies above zero in any case."""
+    """Smallest gain over the champion that justifies a change; its interval has to lie above zero in any case."""
 
 
 class GateConfig(Node):
-    """What a new version has to show before it becomes champion. Figures are those of the refined maps, in 0..1."""
+    """The rules for a new champion. Figures are those of the refined maps; shares are in 0..1."""
 
     promote: bool = False
-    """Pipeline: put the version it registers through the gate at once."""
+    """Pipeline: run the gate on the version it registers."""
     source: Source | None = None
     """Scenes of the gate, labelled as `data.label` says; of a source that lists splits, those of its test split. Empty:
     the test split of `data`. Ground that a model was trained or tuned on is refused."""
     floors: dict[Figure, Unit] = {}
-    """Least value of a figure, with or without a champion; all that a first promotion needs."""
-    ceilings: dict[Literal["repair_worse", "seconds_per_megapixel", "megabytes"], Annotated[float, Field(gt=0)]] = {
-        "repair_worse": 0.5
-    }
-    """Most of what should be little: share of blocks that refinement made worse, cost, size of the model folder."""
-    margins: dict[Figure | Literal["repair_worse"], Unit] = {
+    """Minimum of a figure, with or without a champion; a first promotion needs no more."""
+    ceilings: dict[
+        Ratio | Literal["repair_worse", "fragments", "seconds_per_megapixel", "megabytes"],
+        Annotated[float, Field(gt=0)],
+    ] = {"repair_worse": 0.5}
+    """Maximum of a figure: share of blocks that refinement made worse; regions and boundary length over the truth's;
+    fragments per million labelled pixels; seconds per megapixel; megabytes of the model folder."""
+    margins: dict[Figure | RatioError | Literal["repair_worse", "fragments"], NonNegative] = {
         "miou": 0.01,
         "boundary_iou": 0.01,
         "wfm3_edge": 0.01,
         "repair_worse": 0.1,
+        "fragments": 100.0,
+        "boundary_length_error": 0.05,
     }
-    """How much worse than the champion's a figure may be."""
+    """How much worse than the champion's a figure may be: shares in 0..1, `fragments` per million labelled pixels,
+    `regions_error` and `boundary_length_error` as distances of the ratio to the truth from 1."""
     class_margins: dict[Literal["iou", "f1", "boundary_iou", "boundary_f1"], Unit] = {"iou": 0.03, "boundary_iou": 0.03}
-    """The same for the figures of every single class."""
+    """The same for the figures of every class."""
     gain: GainConfig = GainConfig()
     slowdown: float = Field(2.0, ge=1.0)
     """How many times the champion's seconds per megapixel a model may take."""
     blocks: int = Field(20, ge=2)
-    """Fewest labelled blocks a gate may stand on: with fewer the intervals say little."""
+    """Minimum number of labelled blocks of the gate's scenes: with fewer the intervals are meaningless."""
+
+    @field_validator("margins")
+    @classmethod
+    def _shares_are_fractions(cls, margins: dict[str, float]) -> dict[str, float]:
+        for figure, margin in margins.items():
+            if margin > 1 and figure != "fragments" and not figure.endswith("_error"):
+                raise ValueError(f"{figure}: found {margin:g}; expected a share in 0..1 (0.01 is one point)")
+        return margins

@@ -42,6 +42,19 @@ def walk(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
                     yield below, annotation
 
 
+def descriptions(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """The first sentence of every key's meaning below `model`, by dotted key."""
+    found: dict[str, str] = {}
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        if field.description:
+            found.setdefault(key, " ".join(field.description.split()).partition(". ")[0].rstrip("."))
+        for node in nodes(field.annotation):
+            for below, meaning in descriptions(node, f"{key}.").items():
+                found.setdefault(below, meaning)
+    return found
+
+
 def nearest(key: str, known: Iterable[str]) -> str | None:
     """The known key a misspelt one most likely meant: one of its own section first, then any of the tree."""
     known = list(known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Hashable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from idgbr.config.keys import locate, nearest, walk
+from idgbr.config.recipe import RECIPE
 from idgbr.config.tree import Experiment
 from idgbr.errors import UserError
 
@@ -45,14 +47,14 @@ _LIMITS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but a key given twice is an error, not a silent loss."""
+    """YAML 1.1 as PyYAML reads it, but a key that appears twice is an error, not a silent loss."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -73,15 +75,24 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+        hint = _pattern_hint(path, mark.line) if mark else ""
+        raise UserError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', None) or error}{hint}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: found {_shown(content)}; expected sections such as `data:` and `training:`")
     expanded: dict[str, Any] = _expand(content, str(path), "")
     return expanded
 
 
+def _pattern_hint(path: Path, line: int) -> str:
+    """What to do about a pattern of file names without quotes."""
+    text = "".join(path.read_text(encoding="utf-8").splitlines()[line : line + 1])
+    if not any(character in text for character in "*?["):
+        return ""
+    return "; a pattern of file names has to be quoted, as in '*.tif', since * and [ ] mean something in YAML"
+
+
 def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
-    """Loads one experiment.
+    """Loads one experiment. A section that the file leaves out is that of `RECIPE`.
 
     Args:
         path: YAML file.
@@ -92,6 +103,7 @@ def load_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None
     """
     overrides = dict(overrides or {})
     content = read_yaml(path)
+    content = {section: deepcopy(keys) for section, keys in RECIPE.items() if section not in content} | content
     # Shorter keys first: a whole section before its keys. Within a section `kind` first, it drops what is not its own.
     for key, value in sorted(overrides.items(), key=lambda item: (item[0].count("."), not item[0].endswith(".kind"))):
         _set(content, key.split("."), value)
@@ -131,7 +143,7 @@ def _complaint(model: type[BaseModel], error: ErrorDetails, source: str, overrid
         hint = f"the nearest known key is {close}" if close else "no known key is near"
         return f"{where}: unknown key; {hint} (--help lists them all)"
     if kind == "missing":
-        return f"{where}: missing; this key has no default and must be given"
+        return f"{where}: missing; this key has no default and must be set"
     if kind == "union_tag_not_found":
         return f"{where}.kind: missing; it says which keys the section has"
     if kind == "union_tag_invalid":

@@ -50,6 +50,9 @@ class MeanFieldConfig(Node):
 class RefinerConfig(Node):
     coarse_input: Literal["ids", "probabilities"] = "ids"
     """How the coarse map enters the refiner."""
+    coarse_guidance: bool = True
+    """Whether the coarse map guides the denoiser; false: zeros in place of its latents, the ablation of the authors'
+    release (use_rough_guidance). Sampling must not begin from the coarse map either (sampler.start noise)."""
     correction: bool = False
     """label prediction: the denoiser answers with a correction of the coarse map's log-probabilities, so that training
     begins from that map instead of from nothing."""
@@ -118,6 +121,8 @@ class RefinerConfig(Node):
     def _correction_classifies(self) -> RefinerConfig:
         if self.correction and self.prediction != "label":
             raise ValueError("correction needs prediction label")
+        if self.correction and not self.coarse_guidance:
+            raise ValueError("correction begins from the coarse map and needs coarse_guidance true")
         return self
 
     @model_validator(mode="after")

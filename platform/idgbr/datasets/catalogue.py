@@ -20,6 +20,8 @@ from idgbr.datasets.synthetic import make_scenes
 from idgbr.errors import UserError
 from idgbr.raster.imagery import image_findings, settle
 from idgbr.raster.listing import IMAGE_SUFFIXES, VECTOR_SUFFIXES, expand
+from idgbr.raster.missing import parts_of
+from idgbr.raster.scene import Scene
 
 _LOOKED_AT = 64
 """Images of a data set whose margins are looked at."""
@@ -52,22 +54,28 @@ def catalogue(config: DataConfig) -> list[LabelledScene]:
         for number, scene in enumerate(scenes)
         for finding in image_findings(scene.image, "data.", with_pixels=number in looked_at)
     )
+    labels = [Scene(uri, bands=(1,)) for scene in scenes for uri in (scene.label, scene.rough) if uri]
+    settle(
+        finding
+        for label in labels
+        if parts_of(label.uri).layers  # what a virtual raster lacks would count as "no label"
+        for finding in image_findings(label, "data.", with_pixels=False)
+    )
     return sorted(scenes, key=lambda scene: scene.id)
 
 
 def _folder_scenes(source: FolderSource, config: DataConfig) -> list[LabelledScene]:
-    """Image and label files paired by name; one vector file serves all images."""
+    """Image and label files paired by name; a single label file serves all images, each where it lies."""
     if not source.labels:
         raise UserError("data.source.labels is empty: training and evaluation need labels beside the images")
     images = expand(source.images)
     labels = expand(source.labels, VECTOR_SUFFIXES if config.label.kind == "vector" else IMAGE_SUFFIXES)
-    if config.label.kind == "vector" and len(labels) == 1:
-        pairs = [(image, labels[0]) for image in images]
-    else:
-        pairs = pair_up(images, labels, source.pair)
+    shared = len(labels) == 1 and (len(images) > 1 or config.label.kind == "vector")
+    pairs = [(image, labels[0]) for image in images] if shared else pair_up(images, labels, source.pair)
     ids = unique_ids([image for image, _ in pairs])
     return [
-        LabelledScene(name, make_scene(image, config), label) for name, (image, label) in zip(ids, pairs, strict=True)
+        LabelledScene(name, make_scene(image, config), label, by_place=shared and len(images) > 1)
+        for name, (image, label) in zip(ids, pairs, strict=True)
     ]
 
 

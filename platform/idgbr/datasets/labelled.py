@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from statistics import median
 
-from idgbr.config.data import DataConfig
+from idgbr.config.data import DataConfig, LabelConfig
 from idgbr.errors import UserError
 from idgbr.raster.gdal import absolute
 from idgbr.raster.opening import Reading
@@ -30,6 +30,7 @@ class LabelledScene:
         label: label raster or vector file.
         split: train, select or test where the source says so.
         rough: raster of class ids by some other model, where the source brings one.
+        by_place: the label covers more than the image, and is read where the image lies.
     """
 
     id: str
@@ -37,10 +38,15 @@ class LabelledScene:
     label: str
     split: str | None = None
     rough: str | None = None
+    by_place: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", absolute(self.label))
         object.__setattr__(self, "rough", absolute(self.rough) if self.rough else None)
+
+    def label_config(self, config: LabelConfig) -> LabelConfig:
+        """How this scene's label is read: as configured, and by place where one label serves many images."""
+        return config.model_copy(update={"by_place": True}) if self.by_place else config
 
 
 def make_scene(uri: str, config: DataConfig) -> Scene:
@@ -52,23 +58,30 @@ def make_scene(uri: str, config: DataConfig) -> Scene:
 def unique_ids(uris: Sequence[str]) -> list[str]:
     """A file-name-safe name per address that no other address has.
 
-    The stem, with as many parent folders as it takes to tell all apart; with the suffix where files differ in nothing
-    else, and with a number where that is not enough (`a b` and `a_b`). Names differ by more than upper and lower case.
+    The stem, with as many parent folders as it takes to tell all apart; where no number of them does, those that are
+    alike get their suffix, too, and a number where that is not enough (`a b` and `a_b`). Upper and lower case are one.
     """
     deepest = max((len(PurePosixPath(uri).parts) for uri in uris), default=1)
-    for with_suffix in (False, True):
-        for depth in range(1, deepest + 1):
-            names = [_safe_name(uri, depth, with_suffix) for uri in uris]
-            if len({name.lower() for name in names}) == len(set(uris)):
-                return names
-    numbers = {uri: number for number, uri in enumerate(dict.fromkeys(uris), 1)}
-    return [f"{_safe_name(uri, 1, False)}_{numbers[uri]}" for uri in uris]
+    for depth in range(1, deepest + 1):
+        names = [_safe_name(uri, depth) for uri in uris]
+        if _distinct(names, uris):
+            return names
+    names = [_safe_name(uri, 1) for uri in uris]
+    counts = Counter(name.lower() for name in names)
+    for tell_apart in (lambda uri: PurePosixPath(uri).suffix[1:], lambda uri: str(uris.index(uri) + 1)):
+        longer = [f"{n}_{tell_apart(u)}" if counts[n.lower()] > 1 else n for n, u in zip(names, uris, strict=True)]
+        if _distinct(longer, uris):
+            break
+    return longer
 
 
-def _safe_name(uri: str, depth: int, with_suffix: bool) -> str:
+def _safe_name(uri: str, depth: int) -> str:
     path = PurePosixPath(uri)
-    last = f"{path.stem}_{path.suffix[1:]}" if with_suffix and path.suffix else path.stem
-    return re.sub(r"[^\w.-]+", "_", "_".join([*path.parts[:-1], last][-depth:])).strip("_") or "image"
+    return re.sub(r"[^\w.-]+", "_", "_".join([*path.parts[:-1], path.stem][-depth:])).strip("_") or "image"
+
+
+def _distinct(names: Sequence[str], uris: Sequence[str]) -> bool:
+    return len({name.lower() for name in names}) == len(set(uris))
 
 
 def pair_up(images: Sequence[str], labels: Sequence[str], pattern: str) -> list[tuple[str, str]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +19,9 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rich import box
-from rich.table import Table
 
 from idgbr import IGNORE
-from idgbr.config.data import ClassSpec, DataConfig
+from idgbr.config.data import DataConfig
 from idgbr.datasets.lattice import boundary_mask
 from idgbr.datasets.normalisation import BandStats
 from idgbr.datasets.splits import Region
@@ -35,7 +34,7 @@ from idgbr.raster.scene import Scene
 
 _STRIP = 256
 _SMALL = 512 * 512  # pixels; an image up to this size is decoded in one go, tiles or not
-_VERSION = 1  # raised when prepared files change, so that those of an older version are made anew
+_VERSION = 2  # raised when prepared files change, so that those of an older version are made anew
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class PreparedRegion:
         coarse: coarse map on `grid`: class ids in band 1, then optionally probabilities times 255. Set by
             `prepare_region` where the source brings a rough map, otherwise filled in when stage 1 has run.
         digest: hash of the region's pixels and labels, wherever and in whatever format they lie.
+        notes: what happened to valid pixels on their way to class ids (no label, and why), and to how many of them.
     """
 
     id: str
@@ -70,6 +70,7 @@ class PreparedRegion:
     stats: BandStats
     coarse: str | None = None
     digest: str = ""
+    notes: tuple[tuple[str, int], ...] = ()
 
 
 def prepare_region(region: Region, data: DataConfig, folder: str) -> PreparedRegion:
@@ -116,6 +117,7 @@ def prepare_region(region: Region, data: DataConfig, folder: str) -> PreparedReg
         digest=figures["digest"],
         stats=BandStats(*(tuple(figures[key]) for key in ("count", "mean", "m2"))),
         coarse=str(paths["coarse"]) if "coarse" in paths else None,
+        notes=tuple((note, count) for note, count in figures["notes"]),
     )
 
 
@@ -126,7 +128,7 @@ def _source_key(region: Region, data: DataConfig) -> str:
         _VERSION,
         repr(region.scene.image),
         repr(region.window),
-        data.label.model_dump_json(),
+        region.scene.label_config(data.label).model_dump_json(exclude={"allow_missing"}),
         [c.model_dump_json() for c in data.classes],
         [(os.path.abspath(u), version_of(u)) for u in sources],
     ]
@@ -146,8 +148,9 @@ def _convert(region: Region, image: Scene, data: DataConfig, paths: dict[str, Pa
     histogram = np.zeros(len(data.classes), np.int64)
     stats, boundary, valid_pixels, digest = BandStats.empty(bands), 0, 0, hashlib.blake2b(digest_size=16)
     above: NDArray[np.uint8] | None = None
-    labels = label_reader(region.scene.label, image, data.classes, data.label)
+    labels = label_reader(region.scene.label, image, data.classes, region.scene.label_config(data.label))
     rough = label_reader(region.scene.rough, image, data.classes, data.label) if region.scene.rough else None
+    notes: Counter[str] = Counter()
     with ExitStack() as stack:
         files = {
             kind: stack.enter_context(_tiled(path, grid, bands if kind == "image" else 1, dtype, kind == "image"))
@@ -156,7 +159,9 @@ def _convert(region: Region, image: Scene, data: DataConfig, paths: dict[str, Pa
         for top in range(0, grid.height, _STRIP):
             window = Window(top, 0, min(_STRIP, grid.height - top), grid.width)
             pixels, valid = image.read(window)
-            label = np.where(valid, labels.read(window), np.uint8(IGNORE))
+            found, reasons = labels.explain(window)
+            label = np.where(valid, found, np.uint8(IGNORE))
+            notes.update({note: int((where & valid).sum()) for note, where in reasons.items()})
             stats += BandStats.of(pixels, valid)
             valid_pixels += int(valid.sum())
             histogram += np.bincount(label.ravel(), minlength=256)[: len(data.classes)]
@@ -172,7 +177,7 @@ def _convert(region: Region, image: Scene, data: DataConfig, paths: dict[str, Pa
                 files["image"].write(np.where(valid, pixels, 0).astype(dtype), window=place)
                 files["image"].write_mask(valid, window=place)
             if rough is not None:
-                files["coarse"].write(rough.read(window), 1, window=place)
+                files["coarse"].write(rough.explain(window)[0], 1, window=place)
     return {
         "histogram": histogram.tolist(),
         "boundary_pixels": boundary,
@@ -181,6 +186,7 @@ def _convert(region: Region, image: Scene, data: DataConfig, paths: dict[str, Pa
         "mean": stats.mean,
         "m2": stats.m2,
         "digest": digest.hexdigest(),
+        "notes": [(note, count) for note, count in sorted(notes.items()) if count],
     }
 
 
@@ -213,40 +219,6 @@ def _tiled(path: Path, grid: Grid, bands: int, dtype: str, image: bool) -> Itera
         ) as dst,
     ):
         yield dst
-
-
-def histogram_table(prepared: Sequence[PreparedRegion], classes: Sequence[ClassSpec]) -> Table:
-    """Share and number of labelled pixels per class and split, to be printed before training."""
-    splits = [split for split in ("train", "select", "test") if any(p.split == split for p in prepared)]
-    counts = {split: _counts(prepared, split) for split in splits}
-    table = Table(title="Labelled pixels per class", box=box.SIMPLE)
-    table.add_column("id", justify="right")
-    table.add_column("class")
-    for split in splits:
-        regions = sum(p.split == split for p in prepared)
-        table.add_column(f"{split}, {regions} region{'s' * (regions != 1)}", justify="right", no_wrap=True)
-    for number, spec in enumerate(classes):
-        cells = [f"{counts[s][number] / max(1, counts[s].sum()):.2%}  {counts[s][number]:,}" for s in splits]
-        table.add_row(str(number), spec.name, *cells)
-    return table
-
-
-def histogram_warnings(prepared: Sequence[PreparedRegion], classes: Sequence[ClassSpec]) -> list[str]:
-    """A sentence for every class without a labelled pixel in a split."""
-    out = []
-    for split in ("train", "select", "test"):
-        if any(p.split == split for p in prepared):
-            counts = _counts(prepared, split)
-            out += [
-                f"class {spec.name} (id {number}) never occurs in the {split} split"
-                for number, spec in enumerate(classes)
-                if counts[number] == 0
-            ]
-    return out
-
-
-def _counts(prepared: Sequence[PreparedRegion], split: str) -> NDArray[np.int64]:
-    return np.sum([p.histogram for p in prepared if p.split == split], axis=0, dtype=np.int64)
 
 
 def with_coarse(prepared: PreparedRegion, coarse: str) -> PreparedRegion:

@@ -13,8 +13,9 @@ from rich.console import Console
 from idgbr.config.data import DataConfig
 from idgbr.datasets.catalogue import catalogue
 from idgbr.datasets.fingerprint import fingerprint
+from idgbr.datasets.label_checks import histogram_table, label_findings, reading_of_names, refuse_errors
 from idgbr.datasets.normalisation import IMAGENET, Normalisation
-from idgbr.datasets.prepare import PreparedRegion, histogram_table, histogram_warnings, prepare_region
+from idgbr.datasets.prepare import PreparedRegion, prepare_region
 from idgbr.datasets.splits import Region, split_regions
 from idgbr.errors import IdgbrError, UserError
 from idgbr.raster.values import ValueRange, measure_range
@@ -72,18 +73,17 @@ def _values(train: Sequence[PreparedRegion], regions: Sequence[Region]) -> Value
 
 
 def prepare_data(config: DataConfig, folder: str | Path) -> PreparedData:
-    """Catalogue, split and prepare a data set; prints the class histogram and a warning for every class not seen.
+    """Catalogue, split and prepare a data set; prints the class histogram and every doubt about the labels.
 
     Raises:
-        UserError: see `catalogue`, `split_regions` and `prepare_region`.
+        UserError: see `catalogue`, `split_regions`, `prepare_region` and `label_findings`.
     """
     regions = tuple(split_regions(catalogue(config), config.split))
     _refuse_mixed_types(regions)
     prepared = tuple(prepare_all(regions, config, folder))
     console = Console()
     console.print(histogram_table(prepared, config.classes))
-    for warning in histogram_warnings(prepared, config.classes):
-        console.print(f"warning: {warning}")
+    report_labels(regions, prepared, config, console)
     train = [region for region in prepared if region.split == "train"]
     known = sorted(gsd for region in train if (gsd := region.image.resolution()) is not None)
     return PreparedData(
@@ -94,6 +94,22 @@ def prepare_data(config: DataConfig, folder: str | Path) -> PreparedData:
         known[len(known) // 2] if known else None,
         _values(train, regions),
     )
+
+
+def report_labels(
+    regions: Sequence[Region], prepared: Sequence[PreparedRegion], config: DataConfig, console: Console
+) -> None:
+    """Prints every doubt about prepared labels.
+
+    Raises:
+        UserError: one of them ends the job, such as a class that never occurs in the train split.
+    """
+    findings = label_findings(regions, prepared, config)
+    findings += reading_of_names(regions[0].scene.label, config.classes, config.label)
+    for finding in findings:
+        if finding.severity == "warning":
+            console.print(f"warning: {finding.message()}", soft_wrap=True, highlight=False)
+    refuse_errors(findings)
 
 
 def prepare_all(regions: Sequence[Region], config: DataConfig, folder: str | Path) -> list[PreparedRegion]:

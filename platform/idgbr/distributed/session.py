@@ -26,6 +26,9 @@ from idgbr.errors import UserError
 OBJECT_STORE_BYTES = 400 * 2**20
 """Object store of a local Ray. What travels is windows of a few hundred kB, so more would only cost memory."""
 
+_LONGEST_TEMPORARY = 36
+"""Bytes of a path below which Ray's sockets still have valid names."""
+
 
 def worker_environment(threads: int) -> dict[str, str]:
     """Environment of every worker of a local Ray: where the package is, and how many threads libraries use.
@@ -76,6 +79,7 @@ def start_ray(resources: ResourcesConfig, trains: bool = False, loopback: bool =
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _quiet_driver()
     address = resources.ray_address or os.environ.get("RAY_ADDRESS", "")
     with _own_termination():
         if address:
@@ -90,6 +94,16 @@ def start_ray(resources: ResourcesConfig, trains: bool = False, loopback: bool =
         yield
     finally:
         ray.shutdown()
+
+
+def _quiet_driver() -> None:
+    """Keep what Ray's C++ side and its Python side say to Ray's own developers out of a job's output.
+
+    Such as that an actor with arguments in the object store may not restart, that no metrics agent answers, or that
+    zero GPUs will mean something else in a later version. What concerns a job arrives as an exception.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
 @contextmanager
@@ -145,6 +159,7 @@ def _start_local(resources: ResourcesConfig) -> None:
             include_dashboard=False,
             logging_level=logging.WARNING,
             log_to_driver=False,
+            _temp_dir=_short_folder(),
             runtime_env={"env_vars": worker_environment(resources.threads_per_worker)},
         )
     except Exception as error:  # Ray has no type for it
@@ -154,6 +169,26 @@ def _start_local(resources: ResourcesConfig) -> None:
             "Ray did not start within its 30 seconds: this machine is too busy, or its disk too slow; try again when "
             "less runs on it, or set resources.ray_address to a Ray that runs already (`ray start --head`)"
         ) from error
+
+
+def _short_folder() -> str | None:
+    """Where Ray keeps its session; None for its usual place.
+
+    Its sockets lie there, and the path of a Unix socket must not be longer than 107 bytes, of which Ray's own part
+    takes up to 71.
+
+    Raises:
+        UserError: the folder for temporary files is too long a path, and /tmp cannot be written.
+    """
+    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    if len(os.fsencode(usual)) <= _LONGEST_TEMPORARY:
+        return None
+    if os.access("/tmp", os.W_OK | os.X_OK):
+        return "/tmp/ray"
+    raise UserError(
+        f"TMPDIR: {usual} is longer than {_LONGEST_TEMPORARY} bytes, too long for the Unix sockets that Ray keeps "
+        "there, and /tmp cannot be written; set TMPDIR (or RAY_TMPDIR) to a shorter path"
+    )
 
 
 def _check_gpus(resources: ResourcesConfig, trains: bool) -> None:
@@ -185,4 +220,4 @@ def quiet_ray_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns, among others, that progress bars are off

@@ -1,4 +1,4 @@
-"""Classical ways to refine a coarse map along an image: what a learned refiner has to beat.
+"""Classical ways to refine a coarse map along an image: the reference for a learned refiner.
 
 Each works on image and coarse map alone, in overlapping tiles, so that memory is bounded by the tile.
 The defaults are the best of a small grid on training ground of an aerial and a drone scene (smoothed, noisy labels
@@ -74,21 +74,21 @@ def available(methods: Sequence[str]) -> list[str]:
     return [name for name in methods if name != "densecrf" or crf]
 
 
-def to_picture(image: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+def to_rgb(image: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
     """First three bands stretched to 8 bit between their 2nd and 98th percentile; (B, H, W) -> (H, W, 3) uint8.
 
     A one-band image becomes grey. Pixels outside `valid` (H, W) are 0 and leave the percentiles alone.
     """
     planes = []
     for band in image[:3] if len(image) >= 3 else np.repeat(image[:1], 3, axis=0):
-        seen = band if valid is None else band[valid]
-        low, high = np.percentile(seen[:: max(1, seen.size // 1_000_000)], [2, 98]) if seen.size else (0.0, 1.0)
+        values = band if valid is None else band[valid]
+        low, high = np.percentile(values[:: max(1, values.size // 1_000_000)], [2, 98]) if values.size else (0.0, 1.0)
         scaled = (band.astype(np.float32) - low) * (255.0 / max(high - low, 1e-6))
         planes.append(np.clip(scaled, 0, 255).astype(np.uint8))
-    picture = np.stack(planes, axis=-1)
+    rgb = np.stack(planes, axis=-1)
     if valid is not None:
-        picture[~valid] = 0
-    return picture
+        rgb[~valid] = 0
+    return rgb
 
 
 def refine_classically(
@@ -117,21 +117,21 @@ def refine_classically(
     """
     if method not in available([method]):
         raise UserError("evaluation.baselines: densecrf needs pydensecrf2, install it or take densecrf off the list")
-    picture = to_picture(image, valid)
-    return BASELINES[method](picture, coarse, classes, probabilities)
+    rgb = to_rgb(image, valid)
+    return BASELINES[method](rgb, coarse, classes, probabilities)
 
 
 def guided_filter(
-    picture: np.ndarray,
+    rgb: np.ndarray,
     coarse: np.ndarray,
     classes: int,
     probabilities: np.ndarray | None = None,
     params: GuidedFilter = GuidedFilter(),
 ) -> np.ndarray:
-    """Smooth every class's membership along the picture (H, W, 3) uint8 and take the largest; (H, W) uint8."""
+    """Smooth every class's membership along the rgb (H, W, 3) uint8 and take the largest; (H, W) uint8."""
 
     def one(area: tuple[slice, slice]) -> np.ndarray:
-        guide = picture[area].astype(np.float32) / 255.0
+        guide = rgb[area].astype(np.float32) / 255.0
         soft = _memberships(coarse, classes, probabilities, area)
         smooth = [cv2.ximgproc.guidedFilter(guide, plane, params.radius, params.eps) for plane in soft]
         return np.argmax(smooth, axis=0).astype(np.uint8)
@@ -140,31 +140,31 @@ def guided_filter(
 
 
 def grabcut(
-    picture: np.ndarray,
+    rgb: np.ndarray,
     coarse: np.ndarray,
     classes: int,
     probabilities: np.ndarray | None = None,
     params: GrabCut = GrabCut(),
 ) -> np.ndarray:
-    """Recut the band around the coarse boundaries of the picture (H, W, 3) uint8 class by class; (H, W) uint8.
+    """Recut the band around the coarse boundaries of the rgb (H, W, 3) uint8 class by class; (H, W) uint8.
 
     `probabilities` are not used: GrabCut starts from hard labels.
     """
 
     def one(area: tuple[slice, slice]) -> np.ndarray:
-        return _grabcut_tile(np.ascontiguousarray(picture[area]), coarse[area], classes, params)
+        return _grabcut_tile(np.ascontiguousarray(rgb[area]), coarse[area], classes, params)
 
     return _tiled(coarse, one, params.tile, params.margin)
 
 
 def densecrf(
-    picture: np.ndarray,
+    rgb: np.ndarray,
     coarse: np.ndarray,
     classes: int,
     probabilities: np.ndarray | None = None,
     params: DenseCRF = DenseCRF(),
 ) -> np.ndarray:
-    """Mean-field inference of a fully connected CRF over the picture (H, W, 3) uint8; (H, W) uint8."""
+    """Mean-field inference of a fully connected CRF over the rgb (H, W, 3) uint8; (H, W) uint8."""
     from pydensecrf.densecrf import DIAG_KERNEL, NORMALIZE_SYMMETRIC, DenseCRF2D
 
     def one(area: tuple[slice, slice]) -> np.ndarray:
@@ -178,7 +178,7 @@ def densecrf(
         field.addPairwiseBilateral(
             params.colour_sxy,
             params.colour_srgb,
-            np.ascontiguousarray(picture[area]),
+            np.ascontiguousarray(rgb[area]),
             params.colour_weight,
             DIAG_KERNEL,
             NORMALIZE_SYMMETRIC,
@@ -204,7 +204,7 @@ def _memberships(
     return (coarse[area][None] == np.arange(classes, dtype=np.uint8)[:, None, None]).astype(np.float32)
 
 
-def _grabcut_tile(picture: np.ndarray, coarse: np.ndarray, classes: int, params: GrabCut) -> np.ndarray:
+def _grabcut_tile(rgb: np.ndarray, coarse: np.ndarray, classes: int, params: GrabCut) -> np.ndarray:
     present = [c for c in range(classes) if (coarse == c).any()]
     square = np.ones((3, 3), np.uint8)
     edge = cv2.morphologyEx(coarse, cv2.MORPH_GRADIENT, square) > 0
@@ -231,7 +231,7 @@ def _grabcut_tile(picture: np.ndarray, coarse: np.ndarray, classes: int, params:
             kept |= ours
             continue
         cv2.setRNGSeed(0)
-        cut = np.ascontiguousarray(picture[box])
+        cut = np.ascontiguousarray(rgb[box])
         models = np.zeros((1, 65)), np.zeros((1, 65))
         cv2.grabCut(cut, part, (0, 0, 1, 1), models[0], models[1], params.iterations, cv2.GC_INIT_WITH_MASK)
         claims = np.zeros(coarse.shape, bool)

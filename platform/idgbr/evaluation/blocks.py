@@ -62,6 +62,12 @@ class Blocks:
         column = np.repeat(np.arange(len(self.columns) - 1), np.diff(self.columns))
         return (row[:, None] * (len(self.columns) - 1) + column[None, :]).astype(np.int32)
 
+    def number(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """(n,) int64: the numbers of the blocks that hold pixels at `row` and `column` (n,)."""
+        across = len(self.columns) - 1
+        down = np.searchsorted(self.rows, row, side="right") - 1
+        return np.asarray(down * across + np.searchsorted(self.columns, column, side="right") - 1, dtype=np.int64)
+
     def sums(self, mask: np.ndarray) -> np.ndarray:
         """(blocks,) int64: pixels set in `mask` (H, W) bool, per block."""
         by_row = np.add.reduceat(mask, self.rows[:-1], axis=0, dtype=np.int64)

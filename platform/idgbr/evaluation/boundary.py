@@ -151,8 +151,8 @@ def wfm(pred: np.ndarray, truth: np.ndarray, images: Blocks) -> np.ndarray:
         return scores
     ours, theirs = fill_ignored(pred, valid), fill_ignored(truth, valid)
     for i, kernel in enumerate(KERNELS):
-        said, true = edge_map(ours, kernel), edge_map(theirs, kernel)
+        predicted, true = edge_map(ours, kernel), edge_map(theirs, kernel)
         for n, piece in enumerate(images.slices()):
-            scores[n, i, 0] = weighted_f(said[piece], true[piece], valid[piece])
-            scores[n, i, 1] = weighted_f(~said[piece], ~true[piece], valid[piece])
+            scores[n, i, 0] = weighted_f(predicted[piece], true[piece], valid[piece])
+            scores[n, i, 1] = weighted_f(~predicted[piece], ~true[piece], valid[piece])
     return scores

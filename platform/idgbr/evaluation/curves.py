@@ -1,4 +1,4 @@
-"""Pictures that runs keep: learning curves, and samples of what the model predicts."""
+"""Figures logged with a run: learning curves and sample predictions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from idgbr.evaluation.figures import paint
-from idgbr.evaluation.windows import WindowPicture
+from idgbr.evaluation.windows import WindowSample
 
 
 def learning_curve(stage: str, history: Sequence[dict[str, Any]]) -> Figure:
@@ -30,20 +30,20 @@ def learning_curve(stage: str, history: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def sample_predictions(pictures: Sequence[WindowPicture], colours: Sequence[str]) -> Figure:
+def sample_predictions(samples: Sequence[WindowSample], colours: Sequence[str]) -> Figure:
     """Image, truth, coarse and refined map of each window, a row each.
 
     Args:
-        pictures: at least one window.
+        samples: at least one window.
         colours: colour of each class as #rrggbb.
     """
-    figure = Figure(figsize=(10, 2.6 * len(pictures)), layout="constrained")
-    grid = figure.subplots(len(pictures), 4, squeeze=False)
-    for axes, picture in zip(grid, pictures, strict=True):
-        maps = {"truth": picture.truth, "coarse": picture.coarse, "refined": picture.refined}
-        panels = {"image": picture.image} | {name: paint(ids, list(colours)) for name, ids in maps.items()}
-        for place, (name, pixels) in zip(axes, panels.items(), strict=True):
-            place.imshow(pixels, interpolation="nearest")
-            place.set_title(f"{name} ({picture.chosen.group})" if name == "image" else name, fontsize=8)
-            place.set_axis_off()
+    figure = Figure(figsize=(10, 2.6 * len(samples)), layout="constrained")
+    grid = figure.subplots(len(samples), 4, squeeze=False)
+    for axes, sample in zip(grid, samples, strict=True):
+        maps = {"truth": sample.truth, "coarse": sample.coarse, "refined": sample.refined}
+        panels = {"image": sample.image} | {name: paint(ids, list(colours)) for name, ids in maps.items()}
+        for axis, (name, pixels) in zip(axes, panels.items(), strict=True):
+            axis.imshow(pixels, interpolation="nearest")
+            axis.set_title(f"{name} ({sample.chosen.group})" if name == "image" else name, fontsize=8)
+            axis.set_axis_off()
     return figure

@@ -1,10 +1,11 @@
-"""Pictures of the report, as data URIs: nothing outside the HTML file is needed to see them."""
+"""Figures of the report as data URIs, so that the HTML file needs nothing else."""
 
 from __future__ import annotations
 
 import base64
 from io import BytesIO
 
+import cv2
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,21 +13,25 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from idgbr import IGNORE
-from idgbr.evaluation.result import COLUMNS, EvaluationResult, label
+from idgbr.evaluation.fragments import fragment_mask
+from idgbr.evaluation.quantities import heading_of
+from idgbr.evaluation.result import MERGED, EvaluationResult, label
 
 PALETTE = ("#6b7280", "#0b6e4f", "#d08c3f", "#7a5ea8", "#3f7fb5", "#b5533c")
 """Colours of the methods in the figures, coarse and refined first."""
 FIXED, BROKEN, STILL_WRONG, RIGHT, UNLABELLED = "#2e9e5b", "#d1342f", "#7d7d7d", "#ffffff", "#e6e2d8"
-"""Colours of the picture of errors."""
+"""Colours of the map of errors."""
+FRAGMENT_COLOUR, BOUNDARY_COLOUR = "#d400d4", "#20242b"
+"""Colours of fragments and of class boundaries."""
 
 
-def data_uri(picture: np.ndarray, lossless: bool = True) -> str:
-    """A picture (H, W, 3) uint8 as a data URI: PNG with a palette, or WebP for photographs."""
+def data_uri(pixels: np.ndarray, lossless: bool = True) -> str:
+    """Pixels (H, W, 3) uint8 as a data URI: PNG with a palette, or WebP for photographs."""
     buffer = BytesIO()
     if lossless:
-        Image.fromarray(picture).convert("P", palette=Image.Palette.ADAPTIVE).save(buffer, "PNG", optimize=True)
+        Image.fromarray(pixels).convert("P", palette=Image.Palette.ADAPTIVE).save(buffer, "PNG", optimize=True)
     else:
-        Image.fromarray(picture).save(buffer, "WEBP", quality=85)
+        Image.fromarray(pixels).save(buffer, "WEBP", quality=85)
     kind = "png" if lossless else "webp"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
@@ -47,11 +52,33 @@ def paint(ids: np.ndarray, colours: list[str]) -> np.ndarray:
 def paint_errors(truth: np.ndarray, coarse: np.ndarray, refined: np.ndarray) -> np.ndarray:
     """Where each map is wrong: fixed by refinement, broken by it, still wrong; (H, W, 3) uint8."""
     was, now = coarse == truth, refined == truth
-    picture = np.tile(np.array(rgb(RIGHT), np.uint8), (*truth.shape, 1))
+    painted = np.tile(np.array(rgb(RIGHT), np.uint8), (*truth.shape, 1))
     for where, colour in ((~was & now, FIXED), (was & ~now, BROKEN), (~was & ~now, STILL_WRONG)):
-        picture[where] = rgb(colour)
-    picture[truth == IGNORE] = rgb(UNLABELLED)
-    return picture
+        painted[where] = rgb(colour)
+    painted[truth == IGNORE] = rgb(UNLABELLED)
+    return painted
+
+
+def paint_fragments(ids: np.ndarray, truth: np.ndarray, colours: list[str], fragment: int) -> np.ndarray:
+    """Pale class colours, dark class boundaries and magenta fragments, at twice the size; (2 H, 2 W, 3) uint8.
+
+    Args:
+        ids: (H, W) class ids.
+        truth: (H, W) true class ids; only labelled pixels count, as in the figures.
+        colours: of the classes as #rrggbb.
+        fragment: pixels of the smallest region that is no fragment.
+    """
+    labelled = truth != IGNORE
+    shown = np.where(labelled, ids, np.uint8(IGNORE))
+    large = shown.repeat(2, axis=0).repeat(2, axis=1)
+    painted = (0.45 * paint(large, colours) + 0.55 * 255).astype(np.uint8)
+    known = large != IGNORE
+    for before, after in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        border = (large[before] != large[after]) & known[before] & known[after]
+        painted[before][border] = painted[after][border] = rgb(BOUNDARY_COLOUR)
+    fragments = fragment_mask(shown, labelled, fragment).repeat(2, axis=0).repeat(2, axis=1)
+    painted[cv2.dilate(fragments.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0] = rgb(FRAGMENT_COLOUR)
+    return painted
 
 
 def paint_uncertainty(values: np.ndarray) -> np.ndarray:
@@ -62,7 +89,7 @@ def paint_uncertainty(values: np.ndarray) -> np.ndarray:
 
 def gains_figure(result: EvaluationResult) -> str | None:
     """Change of the main figures against the coarse map, in points, for every other method; None without any."""
-    others = [m for m in result.methods if m != "coarse"]
+    others = [m for m in result.methods if m != "coarse" and not m.endswith(MERGED)]
     if "coarse" not in result.methods or not others:
         return None
     shown = ("miou", "boundary_iou", "boundary_f1", "wfm3_edge")
@@ -74,7 +101,7 @@ def gains_figure(result: EvaluationResult) -> str | None:
         bars = axes.barh(at, gains, 0.9 * height, color=_colour(result, method), label=label(method))
         axes.bar_label(bars, [f"{g:+.1f}" for g in gains], padding=3, fontsize=7.5, color="#333333")
     axes.axvline(0, color="#333333", linewidth=0.8)
-    axes.set_yticks(range(len(shown)), [COLUMNS[name] for name in shown])
+    axes.set_yticks(range(len(shown)), [heading_of(name) for name in shown])
     axes.invert_yaxis()
     axes.margins(x=0.14)
     axes.set_xlabel("change against the coarse map, points")

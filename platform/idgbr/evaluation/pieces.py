@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from idgbr.evaluation.boundary import KERNELS
+from idgbr.evaluation.fragments import fragment_density, length_ratio, region_ratio
 from idgbr.evaluation.region import f1_per_class, iou_per_class, mean, ratio
 from idgbr.evaluation.scores import boundary_f1, boundary_iou
 from idgbr.evaluation.tally import Tally
@@ -22,6 +23,11 @@ _PER_CLASS: dict[str, tuple[str, Statistic]] = {
     "boundary_f1": ("boundary_f1", boundary_f1),
 }
 """Figures that exist per class: the counts of a tally they come from, and how."""
+_RATIOS: dict[str, tuple[str, Statistic]] = {
+    "regions": ("region_counts", region_ratio),
+    "boundary_length": ("boundary_length", length_ratio),
+}
+"""Ratios of map to truth, pooled over the classes: the counts of a tally they come from, and how."""
 _MEANS = {"miou": "iou", "mean_f1": "f1", "boundary_iou": "boundary_iou", "boundary_f1": "boundary_f1"}
 """Figures that are means over classes."""
 
@@ -47,8 +53,9 @@ def pieces_of(tally: Tally, figure: str, class_id: int | None = None) -> Pieces:
 
     Args:
         tally: what was counted.
-        figure: miou, accuracy, mean_f1, boundary_iou, boundary_f1, wfmK_edge or repair_worse; with `class_id` iou, f1,
-            boundary_iou or boundary_f1 of that class.
+        figure: miou, accuracy, mean_f1, boundary_iou, boundary_f1, wfmK_edge, repair_worse, fragments, regions or
+            boundary_length; regions_error and boundary_length_error are the distances of the two ratios from 1. With
+            `class_id` iou, f1, boundary_iou or boundary_f1 of that class.
         class_id: one class instead of the mean over classes.
 
     Raises:
@@ -63,6 +70,15 @@ def pieces_of(tally: Tally, figure: str, class_id: int | None = None) -> Pieces:
         return Pieces(getattr(tally, counts)[labelled], lambda pooled: mean(statistic(pooled)))
     if figure == "accuracy":
         return Pieces(tally.confusion[labelled], _accuracy)
+    if figure == "fragments":
+        fragments = tally.region_counts[labelled, :, 1].sum(1)
+        counts_of = np.stack([fragments, tally.confusion[labelled].sum((1, 2))], axis=-1)
+        return Pieces(counts_of, lambda pooled: fragment_density(pooled[..., 0], pooled[..., 1]))
+    name = figure.removesuffix("_error")
+    if name in _RATIOS:
+        counts, statistic = _RATIOS[name]
+        summed = getattr(tally, counts)[labelled].sum(1)
+        return Pieces(summed, statistic if name == figure else lambda pooled: np.abs(statistic(pooled) - 1.0))
     if figure == "repair_worse":
         right, kept, wrong, fixed = tally.repair[labelled].T
         return _share(kept + fixed < right, right + wrong > 0)

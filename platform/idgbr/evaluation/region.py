@@ -50,12 +50,12 @@ def block_confusion(pred: np.ndarray, truth: np.ndarray, classes: int, block: np
     if pred.shape != truth.shape:
         raise ValueError(f"prediction is {pred.shape}, truth is {truth.shape}")
     valid = truth != IGNORE
-    true, said = truth[valid].astype(np.int64), pred[valid].astype(np.int64)
-    said[said == IGNORE] = classes
-    for name, ids, largest in (("truth", true, classes - 1), ("prediction", said, classes)):
+    true, predicted = truth[valid].astype(np.int64), pred[valid].astype(np.int64)
+    predicted[predicted == IGNORE] = classes
+    for name, ids, largest in (("truth", true, classes - 1), ("prediction", predicted, classes)):
         if ids.size and (ids.max() > largest or ids.min() < 0):
             raise ValueError(f"{name} holds id {ids.max()}, there are {classes} classes")
-    flat = (block[valid] * np.int64(classes) + true) * (classes + 1) + said
+    flat = (block[valid] * np.int64(classes) + true) * (classes + 1) + predicted
     return np.bincount(flat, minlength=blocks * classes * (classes + 1)).reshape(blocks, classes, classes + 1)
 
 
@@ -77,8 +77,8 @@ def iou_per_class(counts: np.ndarray) -> np.ndarray:
     """Intersection over union, (..., K) float64 of counts (..., K, K or K + 1); NaN for classes nobody has."""
     true = counts.sum(-1)
     right = np.diagonal(counts, axis1=-2, axis2=-1)
-    said = counts[..., : counts.shape[-2]].sum(-2)
-    return ratio(right, true + said - right)
+    predicted = counts[..., : counts.shape[-2]].sum(-2)
+    return ratio(right, true + predicted - right)
 
 
 def f1_per_class(counts: np.ndarray) -> np.ndarray:
@@ -108,12 +108,12 @@ class RegionScores:
         total = float(counts.sum())
         true = counts.sum(1)
         right = np.diagonal(counts)
-        said = counts[:, : counts.shape[0]].sum(0)
+        predicted = counts[:, : counts.shape[0]].sum(0)
         iou = iou_per_class(counts)
         f1 = f1_per_class(counts)
         accuracy = float(ratio(right.sum(), np.asarray(total)))
         if total:
-            chance = float((true / total * (said / total)).sum())
+            chance = float((true / total * (predicted / total)).sum())
             kappa = (accuracy - chance) / (1 - chance) if chance < 1 else accuracy
             fwiou = float((true / total * np.nan_to_num(iou)).sum())
         else:

@@ -9,8 +9,9 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from idgbr.evaluation.boundary import KERNELS
+from idgbr.evaluation.fragments import fragment_density, length_ratio, region_ratio
 from idgbr.evaluation.region import RegionScores, mean, ratio
-from idgbr.evaluation.repair import repair_shares
+from idgbr.evaluation.repair import class_iou_imp, class_repair_shares, repair_shares
 from idgbr.evaluation.tally import Tally
 
 
@@ -27,7 +28,10 @@ class Scores(BaseModel):
 
     Lists have an entry per class, None for classes absent from truth and prediction, which the means leave out.
     Boundary figures: band of 3 px, tolerance of 2 px, pooled, mean over classes. wfmK_min is the smaller of the edge
-    and the non-edge value. Repair figures are None for the coarse map.
+    and the non-edge value. Repair figures are None for the coarse map; those whose names end in _per_class follow the
+    IDGBR release's definition per class (shares of pairs of block and class), the others pool the classes. `regions`
+    and `boundary_length` are ratios to the truth; `fragments` are regions below the minimum mapping unit per million
+    labelled pixels, `truth_fragments` those of the truth.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,11 +55,24 @@ class Scores(BaseModel):
     repair_damage: Score
     repair_worse: Score
     iou_imp: Score
+    repair_complete_per_class: Score
+    repair_partial_per_class: Score
+    repair_damage_per_class: Score
+    iou_imp_per_class: Score
+    regions: Score
+    fragments: Score
+    boundary_length: Score
+    truth_regions: int
+    truth_fragments: Score
     class_pixels: list[int]
     class_iou: list[Score]
     class_f1: list[Score]
     class_boundary_iou: list[Score]
     class_boundary_f1: list[Score]
+    class_iou_imp: list[Score]
+    class_regions: list[Score]
+    class_fragments: list[Score]
+    class_boundary_length: list[Score]
 
     @classmethod
     def of(cls, tally: Tally) -> Scores:
@@ -64,7 +81,9 @@ class Scores(BaseModel):
         region = RegionScores.from_confusion(counts)
         band_iou, rim_f1 = boundary_iou(tally.boundary_iou.sum(0)), boundary_f1(tally.boundary_f1.sum(0))
         edges = mean(tally.wfm, axis=0)
-        repair = repair_shares(tally.repair)
+        repair, class_repair = repair_shares(tally.repair), class_repair_shares(tally.class_repair)
+        areas, lengths = tally.region_counts.sum(0), tally.boundary_length.sum(0)
+        density = fragment_density(areas, counts.sum())
         figures: dict[str, Any] = {}
         for i, k in enumerate(KERNELS):
             figures[f"wfm{k}_edge"] = edges[i, 0]
@@ -83,11 +102,24 @@ class Scores(BaseModel):
             repair_damage=repair["damage"],
             repair_worse=repair["worse"],
             iou_imp=repair["iou_imp"],
+            repair_complete_per_class=class_repair["complete"],
+            repair_partial_per_class=class_repair["partial"],
+            repair_damage_per_class=class_repair["damage"],
+            iou_imp_per_class=class_repair["iou_imp"],
+            regions=float(region_ratio(areas.sum(0))),
+            fragments=float(density[:, 1].sum()),
+            boundary_length=float(length_ratio(lengths.sum(0))),
+            truth_regions=int(areas[:, 2].sum()),
+            truth_fragments=float(density[:, 3].sum()),
             class_pixels=counts.sum(1).tolist(),
             class_iou=region.iou.tolist(),
             class_f1=region.f1.tolist(),
             class_boundary_iou=band_iou.tolist(),
             class_boundary_f1=rim_f1.tolist(),
+            class_iou_imp=class_iou_imp(tally.class_repair.sum(0)).tolist(),
+            class_regions=region_ratio(areas).tolist(),
+            class_fragments=density[:, 1].tolist(),
+            class_boundary_length=length_ratio(lengths).tolist(),
             **figures,
         )
 

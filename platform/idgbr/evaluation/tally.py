@@ -9,8 +9,9 @@ import numpy as np
 
 from idgbr.evaluation.blocks import Blocks
 from idgbr.evaluation.boundary import boundary_f1_counts, boundary_iou_counts, wfm
+from idgbr.evaluation.fragments import FRAGMENT, boundary_length_counts, region_counts
 from idgbr.evaluation.region import block_confusion
-from idgbr.evaluation.repair import repair_counts
+from idgbr.evaluation.repair import class_repair_counts, repair_counts
 
 IMAGE_BLOCKS = 2
 """Side of a WFm image in blocks."""
@@ -32,6 +33,10 @@ class Tally:
         boundary_iou: (n, K, 2) intersection, union.
         boundary_f1: (n, K, 4) predicted boundary pixels that match, predicted, true that match, true.
         repair: (n, 4) right in the coarse map, of those kept, wrong, of those repaired; all 0 without a coarse map.
+        class_repair: (n, K, 5) the same per class, see `class_repair_counts`; all 0 without a coarse map.
+        region_counts: (n, K, 4) regions and fragments of the map, regions and fragments of the truth; each counted once
+            per region of the scene, in the block of its first pixel.
+        boundary_length: (n, K, 2) pixel edges between classes, of map and truth.
         image_region: (m,) index into `regions` of every image.
         wfm: (m, 3, 2) WFm of k = 3, 5, 7, edge and non-edge; NaN where an image has no such true pixel.
     """
@@ -44,6 +49,9 @@ class Tally:
     boundary_iou: np.ndarray
     boundary_f1: np.ndarray
     repair: np.ndarray
+    class_repair: np.ndarray
+    region_counts: np.ndarray
+    boundary_length: np.ndarray
     image_region: np.ndarray
     wfm: np.ndarray
 
@@ -52,23 +60,24 @@ class Tally:
 
     def only(self, regions: Iterable[str]) -> Tally:
         """The tally of the named regions alone."""
-        wanted = set(regions)
-        keep = [i for i, name in enumerate(self.regions) if name in wanted]
+        chosen = set(regions)
+        keep = [i for i, name in enumerate(self.regions) if name in chosen]
         renumber = np.full(len(self.regions), -1)
         renumber[keep] = np.arange(len(keep))
         blocks, images = np.isin(self.block_region, keep), np.isin(self.image_region, keep)
         return Tally(
             self.classes,
             tuple(self.regions[i] for i in keep),
-            renumber[self.block_region[blocks]],
-            self.windows[blocks],
-            self.confusion[blocks],
-            self.boundary_iou[blocks],
-            self.boundary_f1[blocks],
-            self.repair[blocks],
-            renumber[self.image_region[images]],
-            self.wfm[images],
+            block_region=renumber[self.block_region[blocks]],
+            image_region=renumber[self.image_region[images]],
+            wfm=self.wfm[images],
+            **{name: getattr(self, name)[blocks] for name in PER_BLOCK},
         )
+
+
+PER_BLOCK = ("windows", "confusion", "boundary_iou", "boundary_f1", "repair", "class_repair", "region_counts",
+             "boundary_length")  # fmt: skip
+"""Arrays of a tally with an entry per block."""
 
 
 def merge(tallies: Iterable[Tally]) -> Tally:
@@ -100,14 +109,10 @@ def merge(tallies: Iterable[Tally]) -> Tally:
     return Tally(
         parts[0].classes,
         tuple(names[i] for i in order),
-        block_region[blocks],
-        joined("windows", blocks),
-        joined("confusion", blocks),
-        joined("boundary_iou", blocks),
-        joined("boundary_f1", blocks),
-        joined("repair", blocks),
-        image_region[images],
-        joined("wfm", images),
+        block_region=block_region[blocks],
+        image_region=image_region[images],
+        wfm=joined("wfm", images),
+        **{name: joined(name, blocks) for name in PER_BLOCK},
     )
 
 
@@ -118,6 +123,7 @@ def tally_region(
     classes: int,
     block: int = 256,
     region: str = "region",
+    fragment: int = FRAGMENT,
 ) -> Tally:
     """Count everything about one method's map of one region.
 
@@ -128,6 +134,7 @@ def tally_region(
         classes: number of classes K.
         block: side of the blocks in pixels.
         region: the region's id.
+        fragment: pixels of the smallest region that is no fragment.
 
     Raises:
         ValueError: the shapes differ, or an id is not a class.
@@ -135,16 +142,23 @@ def tally_region(
     blocks = Blocks.of((truth.shape[0], truth.shape[1]), block)
     images = Blocks.of((truth.shape[0], truth.shape[1]), IMAGE_BLOCKS * block)
     counts = block_confusion(pred, truth, classes, blocks.index(), len(blocks))
-    repair = np.zeros((len(blocks), 4), np.int64) if coarse is None else repair_counts(pred, coarse, truth, blocks)
+    if coarse is None:
+        repair, class_repair = np.zeros((len(blocks), 4), np.int64), np.zeros((len(blocks), classes, 5), np.int64)
+    else:
+        repair = repair_counts(pred, coarse, truth, blocks)
+        class_repair = class_repair_counts(pred, coarse, truth, classes, blocks)
     return Tally(
         classes,
         (region,),
-        np.zeros(len(blocks), np.int64),
-        blocks.windows(),
-        counts,
-        boundary_iou_counts(pred, truth, classes, blocks),
-        boundary_f1_counts(pred, truth, classes, blocks),
-        repair,
-        np.zeros(len(images), np.int64),
-        wfm(pred, truth, images),
+        block_region=np.zeros(len(blocks), np.int64),
+        windows=blocks.windows(),
+        confusion=counts,
+        boundary_iou=boundary_iou_counts(pred, truth, classes, blocks),
+        boundary_f1=boundary_f1_counts(pred, truth, classes, blocks),
+        repair=repair,
+        class_repair=class_repair,
+        region_counts=region_counts(pred, truth, classes, blocks, fragment),
+        boundary_length=boundary_length_counts(pred, truth, classes, blocks),
+        image_region=np.zeros(len(images), np.int64),
+        wfm=wfm(pred, truth, images),
     )

@@ -14,9 +14,9 @@ from matplotlib.patches import Patch
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
-from idgbr.evaluation.result import heading_of
+from idgbr.evaluation.quantities import heading_of, shown
 
-FIGURES = ("wfm3_edge", "boundary_iou", "miou", "repair_worse")
+FIGURES = ("wfm3_edge", "boundary_iou", "miou", "repair_worse", "regions", "fragments", "boundary_length")
 """Figures of the table; the first two are drawn."""
 _COLOURS = {"diffusion": "#0b6e4f", "control": "#b5533c", "classical": "#7a5ea8", "coarse": "#6b7280"}
 _LABEL_PIXELS = 14  # height of a number in the figure, before it is drawn at a higher resolution
@@ -26,7 +26,7 @@ class Point(BaseModel):
     """One setting, measured with every seed.
 
     Attributes:
-        name: What the setting is.
+        name: Name of the setting.
         kind: coarse, classical, diffusion or control.
         seconds: Seconds per megapixel on one core; None where it takes none of its own.
         scores: Figure to values in 0..1, one per seed.
@@ -49,14 +49,14 @@ class Point(BaseModel):
 
 
 def tradeoff_table(points: Sequence[Point], title: str) -> Table:
-    """Means over the seeds in percent, with half of their range."""
+    """Means over the seeds with half of their range; shares in percent."""
     table = Table(title=title)
     for heading in ("setting", "kind", "s per megapixel", *map(heading_of, FIGURES)):
         table.add_column(heading, justify="left" if heading in ("setting", "kind") else "right")
     for point in points:
         seconds = "" if point.seconds is None else f"{point.seconds:.2f}"
         cells = [
-            f"{100 * point.mean(f):.2f} ± {100 * point.spread(f):.2f}" if point.scores[f] else "–" for f in FIGURES
+            f"{shown(f, point.mean(f))} ± {shown(f, point.spread(f))}" if point.scores[f] else "–" for f in FIGURES
         ]
         table.add_row(point.name, point.kind, seconds, *cells)
     return table
@@ -65,7 +65,7 @@ def tradeoff_table(points: Sequence[Point], title: str) -> Table:
 def tradeoff_figure(points: Sequence[Point], title: str, path: str | Path) -> Path:
     """WFm(3) and boundary IoU over seconds per megapixel, as a PNG; a line marks the coarse map.
 
-    Points bear numbers, those that lie on each other bear them together; a list beside them says what they stand for.
+    Points are numbered, and overlapping points share one label; a list beside the axes names them.
     """
     figure = Figure(figsize=(15, max(5.5, 0.22 * len(points))), layout="constrained")
     FigureCanvasAgg(figure)
@@ -86,18 +86,18 @@ def tradeoff_figure(points: Sequence[Point], title: str, path: str | Path) -> Pa
     axes[0].legend([Patch(color=_COLOURS[kind]) for kind in kinds], kinds, fontsize=8)
     figure.suptitle(title)
     _write_key(key, points, drawn)
-    figure.draw_without_rendering()  # where points come to lie is known from here on
+    figure.draw_without_rendering()  # fixes the axes, and with them the positions of points in pixels
     for axis, name in zip(axes, FIGURES[:2], strict=True):
-        places = [(point.seconds, 100 * point.mean(name)) for point in drawn]
-        for place, numbers in _together(places, axis.transData.transform(places) if places else []):
+        positions = [(point.seconds, 100 * point.mean(name)) for point in drawn]
+        for position, numbers in _grouped(positions, axis.transData.transform(positions) if positions else []):
             text = ", ".join(str(number + 1) for number in numbers)
-            axis.annotate(text, place, xytext=(5, 4), textcoords="offset points", fontsize=8)
+            axis.annotate(text, position, xytext=(5, 4), textcoords="offset points", fontsize=8)
     figure.savefig(path, dpi=130)
     return Path(path)
 
 
 def _write_key(axis: Axes, points: Sequence[Point], drawn: Sequence[Point]) -> None:
-    """What the numbers stand for, in the colour of their kind."""
+    """The names of the numbered points, in the colour of their kind."""
     axis.axis("off")
     lines = [("coarse map", "coarse")] if len(points) > len(drawn) else []
     lines += [(f"{number}  {point.name}", point.kind) for number, point in enumerate(drawn, 1)]
@@ -105,8 +105,8 @@ def _write_key(axis: Axes, points: Sequence[Point], drawn: Sequence[Point]) -> N
         axis.text(0, 1 - row / max(len(lines), 12), text, color=_COLOURS[kind], fontsize=7.5, va="top")
 
 
-def _together(places: Sequence[Any], pixels: Any) -> list[tuple[Any, list[int]]]:
-    """Points closer than a label is high, as one: the place of the first, and the indices of all."""
+def _grouped(positions: Sequence[Any], pixels: Any) -> list[tuple[Any, list[int]]]:
+    """Groups of points closer than the height of a label: the position of the first, and the indices of all."""
     groups: list[list[int]] = []
     for index, pixel in enumerate(pixels):
         near = (group for group in groups if np.abs(pixel - pixels[group[0]]).max() < _LABEL_PIXELS)
@@ -115,14 +115,14 @@ def _together(places: Sequence[Any], pixels: Any) -> list[tuple[Any, list[int]]]
             groups.append([index])
         else:
             group.append(index)
-    return [(places[group[0]], group) for group in groups]
+    return [(positions[group[0]], group) for group in groups]
 
 
 def verdict(points: Sequence[Point], default: str) -> Mapping[str, float]:
     """The default setting against the best diffusion setting and against the control, in points of percent.
 
     Args:
-        points: What was measured.
+        points: Measured settings.
         default: Name of the default setting.
 
     Returns:

@@ -1,7 +1,7 @@
-"""How often the gate errs: pretended models on real label windows, whose true difference is known.
+"""The gate's error rates: simulated models on real label windows, whose true difference is known.
 
-A pretended model draws a window's map by moving the true boundaries along a smooth random field, and by giving patches
-the class of somewhere near. The larger the moves, the worse the model; another seed gives another model of the same
+A simulated model makes a window's map by moving the true boundaries along a smooth random field, and by giving patches
+the class of a nearby patch. The larger the moves, the worse the model; another seed gives another model of the same
 quality whose errors are independent.
 """
 
@@ -23,12 +23,12 @@ from idgbr.evaluation.tally import Tally, tally_region
 
 _SMOOTH = 6.0
 """Correlation length of the errors in pixels."""
-_COUNTED = ("confusion", "boundary_iou", "boundary_f1", "repair")
+_COUNTED = ("confusion", "boundary_iou", "boundary_f1", "repair", "class_repair", "region_counts", "boundary_length")
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What became of pretended challengers.
+    """Outcomes of simulated challengers.
 
     Attributes:
         promoted: share that passed every rule.
@@ -52,7 +52,7 @@ def cut_labels(labels: np.ndarray, size: int) -> list[np.ndarray]:
     return [w for w in windows if (w != IGNORE).mean() > 0.8 and len(np.unique(w[w != IGNORE])) > 1]
 
 
-def pretended_map(truth: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarray:
+def simulated_map(truth: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarray:
     """A map whose boundaries are off by about so many pixels; (H, W) uint8.
 
     Args:
@@ -63,11 +63,11 @@ def pretended_map(truth: np.ndarray, pixels: float, rng: np.random.Generator) ->
     height, width = truth.shape
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     near = [rows + pixels * _field(truth.shape, rng), columns + pixels * _field(truth.shape, rng)]
-    # In patches, the class of 20 px further on: errors of meaning, not of place.
+    # In patches, the class of 20 px further on: semantic errors, not boundary errors.
     far = (_field(truth.shape, rng) > 2.0) * 20.0
-    place = [np.clip(np.rint(p + far), 0, n - 1).astype(int) for p, n in zip(near, truth.shape, strict=True)]
-    found = truth[place[0], place[1]]
-    return np.where(found == IGNORE, np.where(truth == IGNORE, 0, truth), found).astype(np.uint8)
+    source = [np.clip(np.rint(p + far), 0, n - 1).astype(int) for p, n in zip(near, truth.shape, strict=True)]
+    moved = truth[source[0], source[1]]
+    return np.where(moved == IGNORE, np.where(truth == IGNORE, 0, truth), moved).astype(np.uint8)
 
 
 def _field(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -77,7 +77,7 @@ def _field(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 
 
 class Trials:
-    """Counts of pretended models on a pool of windows, from which repeats of a gate are drawn.
+    """Counts of simulated models on a pool of windows, from which repeats of a gate are drawn.
 
     Args:
         windows: true class ids, each (H, W); at least two classes.
@@ -97,12 +97,12 @@ class Trials:
     ) -> None:
         self.classes, self.models, self.size = classes, models, len(windows)
         rng = np.random.default_rng(seed)
-        coarse = [pretended_map(window, 1.4 * pixels[0], rng) for window in windows]
+        coarse = [simulated_map(window, 1.4 * pixels[0], rng) for window in windows]
         self._counts: list[dict[str, np.ndarray]] = []
         for off in pixels:
             tallies = [
                 [
-                    tally_region(window, pretended_map(window, off, rng), rough, classes, max(window.shape))
+                    tally_region(window, simulated_map(window, off, rng), rough, classes, max(window.shape))
                     for window, rough in zip(windows, coarse, strict=True)
                 ]
                 for _ in range(models)
@@ -179,5 +179,5 @@ class Trials:
             )
             for name, plain in self._counts[0].items()
         }
-        places, region = np.zeros((len(windows), 4), np.int64), np.zeros(len(windows), np.int64)
-        return Tally(self.classes, ("drawn",), region, places, image_region=region, **picked)
+        block_windows, region = np.zeros((len(windows), 4), np.int64), np.zeros(len(windows), np.int64)
+        return Tally(self.classes, ("drawn",), region, block_windows, image_region=region, **picked)

@@ -1,4 +1,4 @@
-"""What a gate found: every rule with what was measured, and the decision."""
+"""The gate's verdict: every rule with its measured figures, and the decision."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
 from idgbr.evaluation.bootstrap import Interval
-from idgbr.evaluation.result import describe, heading_of, percent
-from idgbr.evaluation.scores import Score, Scores
+from idgbr.evaluation.quantities import describe, heading_of, shown
+from idgbr.evaluation.scores import Scores
+
+_ROWS = ("miou", "accuracy", "boundary_iou", "boundary_f1", "wfm3_edge", "wfm7_edge", "repair_worse", "regions",
+         "fragments", "boundary_length")  # fmt: skip
+"""Figures of the verdict's table."""
 
 
 class Frozen(BaseModel):
@@ -43,30 +47,30 @@ class Candidate(Frozen):
 
 
 class Rule(Frozen):
-    """One rule, and how it went.
+    """One rule and its outcome.
 
     Attributes:
-        kind: which sort of rule.
-        figure: what it is about, for example "boundary_iou of road".
+        kind: the kind of rule.
+        figure: the figure it checks, for example "boundary_iou of road".
         passed: whether it holds.
-        said: found and wanted, in words.
+        message: the value found and the value expected, in words.
     """
 
     kind: Literal["floor", "ceiling", "regression", "gain", "cost"]
     figure: str
     passed: bool
-    said: str
+    message: str
 
 
 class Verdict(Frozen):
     """A challenger against the champion, or against the floors alone where there is none.
 
     Attributes:
-        data: name of the data the gate stands on.
+        data: name of the gate's data set.
         fingerprint: of the gate's scenes.
         blocks: labelled blocks they hold.
-        challenger: what wants to become champion.
-        champion: what is champion; None for a first promotion.
+        challenger: the candidate for champion.
+        champion: the present champion; None for a first promotion.
         differences: challenger minus champion.
         rules: every rule, the failed ones included.
         created: UTC, ISO 8601.
@@ -89,25 +93,25 @@ class Verdict(Frozen):
 
     @property
     def reasons(self) -> list[str]:
-        """Why not, in words."""
-        return [f"{rule.kind}: {rule.said}" for rule in self.rules if not rule.passed]
+        """The failed rules, in words."""
+        return [f"{rule.kind}: {rule.message}" for rule in self.rules if not rule.passed]
 
     def summary(self) -> str:
-        """One line on how it went."""
+        """The outcome in one line."""
         if not self.passed:
             return "; ".join(self.reasons)
-        gain = next((rule.said for rule in self.rules if rule.kind == "gain"), None)
+        gain = next((rule.message for rule in self.rules if rule.kind == "gain"), None)
         return gain or "no champion before it; the floors hold"
 
     def table(self) -> Table:
-        """Figures side by side, in percent, with the interval of their difference."""
+        """Figures side by side (shares in percent), with the interval of their difference."""
         table = Table(
             title=f"Gate on {self.data}: {self.blocks} blocks", caption=None if self.passed else self.summary()
         )
         table.add_column("figure", no_wrap=True)
         table.add_column(self.champion.model if self.champion else "no champion", justify="right")
         table.add_column(self.challenger.model, justify="right")
-        table.add_column("difference, points", justify="right")
+        table.add_column("difference", justify="right")
         for row in self._rows():
             table.add_row(*row)
         return table
@@ -120,42 +124,31 @@ class Verdict(Frozen):
             f"Against {against}; {self.data}, fingerprint {self.fingerprint}, {self.blocks} blocks; {self.created}.\n\n"
         )
         columns = [
-            "figure (percent)",
+            "figure (shares in percent)",
             self.champion.model if self.champion else "–",
             self.challenger.model,
             "difference",
         ]
         lines = ["| " + " | ".join(columns) + " |", "|---|---:|---:|---:|"]
         lines += ["| " + " | ".join(row) + " |" for row in self._rows()]
-        rules = [f"- [{'x' if rule.passed else ' '}] {rule.kind}: {rule.said}" for rule in self.rules]
+        rules = [f"- [{'x' if rule.passed else ' '}] {rule.kind}: {rule.message}" for rule in self.rules]
         return head + "\n".join(lines) + "\n\n## Rules\n\n" + "\n".join(rules) + "\n"
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
         ours, theirs = self.challenger.figures(), self.champion.figures() if self.champion else {}
         by_name = {interval.metric: interval for interval in self.differences}
-        shown = ["miou", "accuracy", "boundary_iou", "boundary_f1", "wfm3_edge", "wfm7_edge", "repair_worse"]
         rows = [
             (
                 heading_of(name),
-                percent(theirs.get(name)),
-                percent(ours.get(name)),
+                shown(name, theirs.get(name)),
+                shown(name, ours.get(name)),
                 describe(by_name[name]) if name in by_name else "",
             )
-            for name in shown
+            for name in _ROWS
         ]
-        rows += [
-            (interval.metric, "", "", describe(interval)) for interval in self.differences if " of " in interval.metric
-        ]
+        others = [interval for interval in self.differences if interval.metric not in ours]
+        rows += [(heading_of(interval.metric), "", "", describe(interval)) for interval in others]
         for name in ("seconds_per_megapixel", "megabytes"):
             before = f"{theirs[name]:.2f}" if theirs else ""
             rows.append((name.replace("_", " "), before, f"{ours[name]:.2f}", ""))
         return rows
-
-
-def value_of(scores: Scores, figure: str, class_id: int | None = None) -> Score:
-    """A figure by name, of one class where given."""
-    if class_id is None:
-        found: Score = getattr(scores, figure)
-        return found
-    per_class: list[Score] = getattr(scores, f"class_{figure}")
-    return per_class[class_id]

@@ -1,4 +1,4 @@
-"""Which windows a report shows: where refinement helped most, where it did what it mostly does, where it hurt."""
+"""The windows of a report: largest gain, median effect, largest loss, and where a map is most fragmented."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from os import fspath
 
 import numpy as np
 
-from idgbr.evaluation.baselines import to_picture
+from idgbr.evaluation.baselines import to_rgb
 from idgbr.evaluation.maps import Map, MeasuredRegion, read_ids
 from idgbr.evaluation.region import ratio
 from idgbr.evaluation.tally import Tally
@@ -21,7 +21,7 @@ class ChosenWindow:
     """A block of a region and what refinement did there.
 
     Attributes:
-        group: best, median or worst.
+        group: best, median, worst or fragments.
         region: the region's id.
         window: in the region's pixels.
         change: change in the share of right pixels, refined minus coarse, -1..1.
@@ -36,9 +36,16 @@ class ChosenWindow:
 
 
 @dataclass(frozen=True)
-class WindowPicture:
-    """A chosen window's pixels: image (H, W, 3) uint8; truth, coarse, refined (H, W) uint8 class ids; uncertainty
-    (H, W) in 0..1 or None.
+class WindowSample:
+    """A chosen window's pixels.
+
+    Attributes:
+        chosen: the window.
+        image: (H, W, 3) uint8.
+        truth: (H, W) uint8 true class ids, IGNORE where there is no label.
+        coarse: (H, W) uint8 class ids.
+        refined: (H, W) uint8 class ids.
+        uncertainty: (H, W) in 0..1, or None.
     """
 
     chosen: ChosenWindow
@@ -63,7 +70,7 @@ def _change(refined: Tally) -> np.ndarray:
 def choose_windows(refined: Tally, count: int = 3) -> list[ChosenWindow]:
     """The `count` best, median and worst blocks by change in right pixels; fewer where there are fewer blocks.
 
-    Blocks labelled on less than half of their area, and slivers at a region's edge, are taken only where nothing else
+    Blocks labelled on less than half of their area, and slivers at a region's edge, are chosen only where nothing else
     is left.
 
     Args:
@@ -77,26 +84,40 @@ def choose_windows(refined: Tally, count: int = 3) -> list[ChosenWindow]:
     share = min(count, len(order) // 3) or min(count, len(order))
     middle = max((len(order) - share) // 2, 0)
     groups = {"best": order[:share], "median": order[middle : middle + share], "worst": order[::-1][:share]}
-    taken: set[int] = set()
-    chosen = []
-    for group, blocks in groups.items():
-        for n in (int(b) for b in blocks if int(b) not in taken):
-            taken.add(n)
-            chosen.append(
-                ChosenWindow(
-                    group,
-                    refined.regions[refined.block_region[n]],
-                    Window(*refined.windows[n].tolist()),
-                    float(change[n]),
-                    float(refined.repair[n, 0] / labelled[n]),
-                )
-            )
-    return chosen
+    blocks = {int(block): group for group in reversed(groups) for block in groups[group]}
+    return [_chosen(refined, n, group) for group in groups for n in map(int, groups[group]) if blocks[n] == group]
 
 
-def read_picture(
+def choose_fragmented(coarse: Tally, refined: Tally, count: int = 1) -> list[ChosenWindow]:
+    """The `count` blocks with the most fragments in both maps together, then the largest error of boundary length.
+
+    Args:
+        coarse: tally of the coarse maps.
+        refined: tally of the refined maps of the same regions.
+        count: number of windows; fewer where there are fewer labelled blocks.
+    """
+    labelled = np.flatnonzero(refined.repair[:, 0] + refined.repair[:, 2] > 0)
+    fragments = sum(tally.region_counts[labelled, :, 1].sum(1) for tally in (coarse, refined))
+    lengths = [tally.boundary_length[labelled].sum(1) for tally in (coarse, refined)]
+    error = sum(np.abs(length[:, 0] - length[:, 1]) for length in lengths)
+    order = labelled[np.lexsort((-np.asarray(error), -np.asarray(fragments)))]
+    return [_chosen(refined, int(n), "fragments") for n in order[:count]]
+
+
+def _chosen(refined: Tally, block: int, group: str) -> ChosenWindow:
+    right, _, wrong, _ = refined.repair[block]
+    return ChosenWindow(
+        group,
+        refined.regions[refined.block_region[block]],
+        Window(*refined.windows[block].tolist()),
+        float(_change(refined)[block]),
+        float(right / (right + wrong)),
+    )
+
+
+def read_sample(
     region: MeasuredRegion, maps: Mapping[str, Map], chosen: ChosenWindow, uncertainty: np.ndarray | None = None
-) -> WindowPicture:
+) -> WindowSample:
     """Read the pixels of a chosen window.
 
     Args:
@@ -114,9 +135,9 @@ def read_picture(
         doubt = None
     else:
         doubt = _uncertainty_band(fspath(maps["refined"]), window)
-    return WindowPicture(
+    return WindowSample(
         chosen,
-        to_picture(pixels, valid),
+        to_rgb(pixels, valid),
         read_ids(region.label, window),
         read_ids(maps["coarse"], window),
         read_ids(maps["refined"], window),

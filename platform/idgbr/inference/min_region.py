@@ -105,13 +105,13 @@ def _following(
     A pixel's new class gets as much probability as the likeliest one had, and all of them are scaled to sum to one;
     the uncertainty is at least what that leaves.
     """
-    probabilities, uncertainty = probabilities.copy(), uncertainty.copy()
     # Rounded probabilities may name another class than ids that were made before rounding.
-    at = np.nonzero((sieved != IGNORE) & (probabilities.argmax(0) != sieved))
-    columns, new, index = probabilities[:, *at], sieved[at], np.arange(at[0].size)
+    at = np.flatnonzero((sieved != IGNORE) & (probabilities.argmax(0) != sieved))
+    planes, doubts = probabilities.reshape(len(probabilities), -1).copy(), uncertainty.ravel().copy()
+    columns, new, index = planes[:, at], sieved.ravel()[at], np.arange(at.size)
     columns[new, index] = columns.max(0, initial=0) * _AHEAD
     columns /= columns.sum(0).clip(min=1e-12)
-    probabilities[:, *at] = columns
-    doubt = np.where(sieved[at] != ids[at], 1 - columns[new, index], 0).astype(np.float32)
-    uncertainty[at] = np.maximum(uncertainty[at], doubt)
-    return probabilities, uncertainty
+    planes[:, at] = columns
+    doubt = np.where(new != ids.ravel()[at], 1 - columns[new, index], 0)
+    doubts[at] = np.maximum(doubts[at], doubt)
+    return planes.reshape(probabilities.shape), doubts.reshape(uncertainty.shape)

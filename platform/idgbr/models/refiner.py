@@ -131,7 +131,10 @@ class Refiner(ModelMixin, ConfigMixin):
             start = self.trust * nn.functional.pixel_unshuffle(
                 planes.clamp(min=MIN_PROBABILITY).log(), self.codec.stride
             )
-        return Guide(self.guidance.prepare(*self.encoder(image, latents, self.encode_labels(coarse), prompt)), start)
+        labels = self.encode_labels(coarse)
+        if not self.settings.coarse_guidance:
+            labels = torch.zeros_like(labels)
+        return Guide(self.guidance.prepare(*self.encoder(image, latents, labels, prompt)), start)
 
     def forward(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+import pyproj
 from pyproj import Geod, Transformer
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
@@ -19,11 +20,24 @@ Point = tuple[float, float]
 
 @lru_cache(maxsize=256)
 def same_crs(one: str, other: str) -> bool:
-    """Whether two WKT strings mean the same system, whatever their dialect."""
+    """Whether two WKT strings mean the same system on the ground, whatever their dialect and their heights' datum."""
     if one == other:
         return True
-    a, b = CRS.from_wkt(one), CRS.from_wkt(other)
+    a, b = CRS.from_wkt(horizontal(one)), CRS.from_wkt(horizontal(other))
     return a == b or (a.to_epsg() is not None and a.to_epsg() == b.to_epsg())
+
+
+@lru_cache(maxsize=256)
+def horizontal(wkt: str) -> str:
+    """The part of a system that says where a point lies on the ground: pixels have no height."""
+    try:
+        crs = pyproj.CRS.from_wkt(wkt)
+    except ProjError:  # newer than the registry; then it is taken as it stands
+        return wkt
+    if not crs.is_compound and len(crs.axis_info) <= 2:
+        return wkt
+    plane: str = (crs.sub_crs_list[0] if crs.is_compound else crs).to_2d().to_wkt("WKT1_GDAL")
+    return plane
 
 
 @lru_cache(maxsize=256)
@@ -39,11 +53,12 @@ def crs_name(wkt: str | None) -> str:
 def metres_per_unit(wkt: str) -> float | None:
     """Length of the unit of a projected or local system in metres; None of angles and of units nobody knows."""
     crs = CRS.from_wkt(wkt)
-    if crs.is_geographic:
+    local = wkt.lstrip().upper().startswith(("LOCAL_CS", "ENGCRS", "ENGINEERINGCRS"))
+    if not (crs.is_projected or local):
         return None
     try:
         name, factor = crs.linear_units_factor if crs.is_projected else crs.units_factor
-    except CRSError:  # geocentric systems and their kin
+    except CRSError:
         return None
     if any(word in name.lower() for word in ("unknown", "degree", "grad", "gon", "radian")):
         return None
@@ -55,6 +70,16 @@ def degrees_per_unit(wkt: str) -> float | None:
     """Size of the unit of a geographic system in degrees (grads are 0.9); None of all others."""
     crs = CRS.from_wkt(wkt)
     return math.degrees(crs.units_factor[1]) if crs.is_geographic else None
+
+
+@lru_cache(maxsize=256)
+def has_degrees(wkt: str) -> bool:
+    """Whether places of a system have longitudes and latitudes; those of local systems have none."""
+    try:
+        Transformer.from_crs(wkt, "OGC:CRS84", always_xy=True)
+    except ProjError:
+        return False
+    return True
 
 
 def ground_sides(wkt: str, corner: Point, right: Point, below: Point) -> Point:

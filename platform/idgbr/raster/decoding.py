@@ -24,9 +24,10 @@ from idgbr import IGNORE
 from idgbr.errors import UserError
 from idgbr.raster.gdal import GDAL_ERRORS, gdal_env, open_quietly
 from idgbr.raster.grid import IDENTITY, Grid
-from idgbr.raster.opening import reason
+from idgbr.raster.opening import Reading, reason
 from idgbr.raster.png import is_whole
 from idgbr.raster.source import Source
+from idgbr.raster.values import ValueRange, compare_pixels
 
 Fault = Literal["format", "damaged", "size", "content"]
 """What is wrong: not a format that is read, not readable, too much of it, or readable but of no use."""
@@ -144,6 +145,21 @@ def decode_image(
         return replace(_read(source, indexes, "image"), note=f"{order} (file order: the file names no bands)")
 
 
+def check_values(picture: Picture, learnt: ValueRange | None) -> None:
+    """Refuse an image whose values are of another scale than those a model learnt.
+
+    Args:
+        picture: the decoded image.
+        learnt: the model's values; None where it keeps none.
+
+    Raises:
+        BadImage: band, values and the model's values.
+    """
+    finding = learnt and compare_pixels("image", picture.pixels, picture.valid, learnt)
+    if finding and finding.severity == "error":
+        raise BadImage("content", finding.message())
+
+
 def decode_coarse(body: bytes, image: Grid, classes: int, limits: ImageLimits) -> NDArray[np.uint8]:
     """Decode somebody's coarse map of an image: class ids, nodata as IGNORE.
 
@@ -197,7 +213,7 @@ def _opened(body: bytes, limits: ImageLimits, what: str) -> Iterator[Source]:
                 _check_size(header, limits, what)
             if driver == "PNG" and not is_whole(body):
                 raise BadImage("damaged", f"{what}: the PNG is cut off, or a part of it is missing; send all of it")
-            source = Source(file.name, None, None, False, driver)
+            source = Source(file.name, None, None, False, driver, Reading(gcps="refuse"))
         except GDAL_ERRORS as error:
             raise BadImage("damaged", f"{what}: cannot be opened as {driver} ({_brief(error, file.name)})") from error
         except BadImage:
@@ -220,7 +236,7 @@ def _check_size(file: rasterio.io.DatasetReader, limits: ImageLimits, what: str)
     # A file may ask for decoding more than itself at once: its blocks.
     if math.prod(file.block_shapes[0]) > max(limits.pixels, 2**22):
         raise BadImage("size", f"{what}: its blocks are {file.block_shapes[0]} px; expected tiles of 256 or 512")
-    if np.dtype(file.dtypes[0]).kind not in "uif" or len(set(file.dtypes)) != 1:
+    if any(kind.startswith("complex") for kind in file.dtypes) or len(set(file.dtypes)) != 1:
         raise BadImage("content", f"{what}: pixels are {file.dtypes}; expected integers or real numbers of one type")
 
 

@@ -18,7 +18,7 @@ from idgbr.raster.alpha import probe_windows
 from idgbr.raster.crs import crs_name
 from idgbr.raster.findings import Finding
 from idgbr.raster.gdal import GDAL_ERRORS, gdal_env, open_quietly
-from idgbr.raster.grid import Window
+from idgbr.raster.grid import IDENTITY, Window
 from idgbr.raster.scene import Scene
 from idgbr.raster.source import Source, equal_to
 
@@ -141,6 +141,9 @@ def _points(source: Source, scene: Scene, naming: Naming) -> Finding | None:
 def _unit(source: Source, scene: Scene, naming: Naming) -> Finding | None:
     if scene.gsd is not None or source.native.crs is None or source.native.gsd is not None:
         return None
+    if source.native.transform == IDENTITY:
+        found = f"has a CRS ({crs_name(source.native.crs)}) but no transform, so nobody knows where its pixels lie"
+        return Finding(scene.uri, found, "", "assign one (gdal_edit -a_ullr) to have a map in its place", "warning")
     found = (
         f"the unit of its CRS ({crs_name(source.native.crs)}) is not known, so the scale of its pixels is not checked"
     )

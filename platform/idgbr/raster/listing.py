@@ -12,7 +12,9 @@ from idgbr.errors import UserError
 from idgbr.raster.gdal import s3_endpoint
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".vrt", ".png", ".jpg", ".jpeg", ".jp2", ".img")
-VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
+VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".gdb")
+_FOLDERS = (".gdb",)
+"""Endings of folders that are one file: file geodatabases."""
 
 _MAGIC = "*?["
 
@@ -35,11 +37,9 @@ def expand(patterns: Iterable[str], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) 
     for pattern in patterns:
         files = _bucket_files(pattern, suffixes) if "://" in pattern else _local_files(pattern, suffixes)
         if not files:
-            what = (
-                "no file matches" if any(c in pattern for c in _MAGIC) else "no such file, or a folder without images"
-            )
             raise UserError(
-                f"{pattern}: {what}. Expected files ending in {', '.join(suffixes)}; check path and spelling."
+                f"{pattern}: {_nothing(pattern)}. Expected files ending in {', '.join(suffixes)}; check path and "
+                "spelling."
             )
         found.update(files)
     if not found:
@@ -47,16 +47,30 @@ def expand(patterns: Iterable[str], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) 
     return sorted(found)
 
 
+def _nothing(pattern: str) -> str:
+    """Why a pattern names nothing."""
+    if "[" in pattern:
+        return (
+            "no file matches; [ ] in a pattern stand for one of the characters between them, and a [ of a name is "
+            "written [[]"
+        )
+    return "no file matches" if _is_glob(pattern) else "no such file, or a folder without images"
+
+
 def _local_files(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
     if pattern.startswith("/vsi"):
         return [pattern]  # GDAL's own file systems, such as /vsizip/; opening it says whether it is there
     path = os.path.expanduser(pattern.removeprefix("file://"))
-    if os.path.isdir(path):
+    if os.path.isdir(path) and not _is_file(path):
         names = (os.path.join(path, name) for name in os.listdir(path))
-        return [name for name in names if name.lower().endswith(suffixes) and os.path.isfile(name)]
+        return [name for name in names if name.lower().endswith(suffixes) and _is_file(name)]
     if os.path.exists(path):
-        return [path]
-    return [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
+        return [path.rstrip("/")]
+    return [name.rstrip("/") for name in glob.glob(path, recursive=True) if _is_file(name)]
+
+
+def _is_file(path: str) -> bool:
+    return os.path.isfile(path) or (path.rstrip("/").lower().endswith(_FOLDERS) and os.path.isdir(path))
 
 
 def _bucket_files(pattern: str, suffixes: tuple[str, ...]) -> list[str]:

@@ -6,22 +6,29 @@ says a word. So parts are looked up here: a VRT is opened without those that are
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import geopandas as gpd
 import numpy as np
+import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio.io import MemoryFile
 
+from idgbr.raster.frames import read_frame
 from idgbr.raster.gdal import GDAL_ERRORS, gdal_path, is_remote, open_quietly, version_of
 from idgbr.raster.grid import Grid, Window, grid_of
 
 _MOST_XML = 64 * 2**20
 """Bytes of the largest VRT that is looked into: a million parts."""
+
+_indexes: dict[Hashable, MemoryFile] = {}
+"""Tile indices in memory, which GDAL reads as long as this process holds them."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,7 @@ def _index_parts(uri: str) -> Parts:
     try:
         with open_quietly(uri) as dataset:
             grid = grid_of(dataset)
-        frame = gpd.read_file(gdal_path(source), engine="pyogrio")
+        frame = read_frame(gdal_path(source))
     except (*GDAL_ERRORS, DataSourceError, DataLayerError, ValueError):
         return Parts(uri)
     if column not in frame.columns:
@@ -176,8 +183,31 @@ def _index_parts(uri: str) -> Parts:
             covered.append(place)
         else:
             missing.append(MissingPart(file, place))
-    layers = (Layer(0, tuple(missing), tuple(_near(covered, missing))),) if missing else ()
-    return Parts(uri, layers, tuple(files))
+    if not missing:
+        return Parts(uri, (), tuple(files))
+    there = frame.assign(location=files)[[_opens(file, version_of(file)) for file in files]]
+    layer = Layer(0, tuple(missing), tuple(_near(covered, missing)))
+    return Parts(_index_of(there, grid), (layer,), tuple(files))
+
+
+def _index_of(frame: gpd.GeoDataFrame, grid: Grid) -> str:
+    """A tile index in memory, on a given grid, as text that GDAL opens.
+
+    In a read that touches a tile that is gone, GDAL leaves the tiles after it blank, too: so it must not know of it.
+    """
+    left, bottom, right, top = grid.bounds
+    size = {"ResX": abs(grid.transform[0]), "ResY": abs(grid.transform[4])}
+    size |= {"MinX": left, "MinY": bottom, "MaxX": right, "MaxY": top}
+    key = (tuple(frame["location"]), tuple(size.items()))
+    if key not in _indexes:
+        buffer = io.BytesIO()
+        pyogrio.write_dataframe(frame[["location", frame.geometry.name]], buffer, driver="GPKG", layer="index")
+        _indexes[key] = MemoryFile(buffer.getvalue(), ext=".gpkg")
+    root = ElementTree.Element("GDALTileIndexDataset")
+    texts = {"IndexDataset": _indexes[key].name, "IndexLayer": "index", "LocationField": "location"}
+    for name, value in (texts | {name: repr(number) for name, number in size.items()}).items():
+        ElementTree.SubElement(root, name).text = value
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def _index_layer(uri: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
@@ -173,7 +174,11 @@ def _planes(raster_path: str) -> dict[str, Callable[[Window], NDArray[np.uint8]]
     with open_quietly(raster_path) as dataset:
         names = dataset.descriptions
     scenes = {name: Scene(raster_path, bands=(names.index(name) + 1,)) for name in MEANS if name in names}
-    return {name: (lambda window, scene=scene: scene.read(window)[0][0]) for name, scene in scenes.items()}
+    return {name: functools.partial(_band, scene) for name, scene in scenes.items()}
+
+
+def _band(scene: Scene, window: Window) -> NDArray[np.uint8]:
+    return scene.read(window)[0][0]
 
 
 def _frames(

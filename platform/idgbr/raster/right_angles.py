@@ -40,12 +40,13 @@ def right_angled(polygon: shapely.Polygon, pixel: float) -> shapely.Polygon | No
     Returns:
         None where nothing lies within `MAX_AREA_CHANGE` and `MIN_IOU` of the polygon.
     """
+    polygon = polygon.normalize().simplify(0)  # one start and no vertex on a straight edge, whatever it was cut from
     angle = _main_direction(polygon, pixel)
     best = _best(polygon, pixel, angle)
     if best is None:
         return None
     corners = len(best[1].exterior.coords)
-    turned = [_best(polygon, pixel, angle + math.radians(turn), best[0], (corners - 4, corners)) for turn in _TURNS]
+    turned = [_best(polygon, pixel, angle + math.radians(turn), best[0], corners) for turn in _TURNS]
     return max((fit for fit in (best, *turned) if fit is not None), key=lambda fit: fit[0])[1]
 
 
@@ -62,7 +63,7 @@ def _best(
     pixel: float,
     angle: float,
     beat: float = -math.inf,
-    corners: tuple[int, int] = (0, _MOST_CORNERS),
+    most_corners: int = _MOST_CORNERS,
 ) -> tuple[float, shapely.Polygon] | None:
     """The acceptable fit of the highest score at an angle, with that score, if it is above `beat`."""
     cos, sin = math.cos(angle), math.sin(angle)
@@ -72,9 +73,7 @@ def _best(
     holes = [next((fit for fit in _fits(ring, pixel) if _alike(fit, ring)), ring) @ turn.T for ring in rings[1:]]
     best = None
     for fit in _fits(rings[0], pixel):
-        if not corners[0] <= len(fit) <= corners[1]:
-            continue
-        if 1 - _CORNER_PRICE * len(fit) <= beat:
+        if len(fit) > most_corners or 1 - _CORNER_PRICE * len(fit) <= beat:
             break  # further ones have more corners
         fitted = shapely.Polygon(fit @ turn.T, holes)
         if not fitted.is_valid or abs(fitted.area / polygon.area - 1) > MAX_AREA_CHANGE:
@@ -104,26 +103,37 @@ def _fits(ring: Points, pixel: float) -> list[Points]:
     start = int(np.argmax(np.hypot(*(ring[:-1] - ring[:-1].mean(0)).T)))
     ring = np.roll(ring[:-1], -start, axis=0)
     ring, corners, level = _with_steps(np.concatenate([ring, ring[:1]]), _TOLERANCE * pixel, _STEP * pixel)
-    first = corners[level != np.roll(level, 1)]  # where each edge begins: they are of the two kinds in turn
-    level = level[level != np.roll(level, 1)]
+    begins = level != _before(level)
+    first, level = corners[begins], level[begins]  # the edges are of the two kinds in turn
     sums = _Sums(ring)
     found: list[Points] = []
     while first.size >= 4:
         position = sums.positions(first, level)
         if first.size < _MOST_CORNERS:
             found.append(_closed(position, level))
-        length = np.abs(np.roll(position, -1) - np.roll(position, 1))
-        moved = length * np.minimum(np.roll(length, 1), np.roll(length, -1))
+        length = np.abs(_after(position) - _before(position))
+        moved = length * np.minimum(_before(length), _after(length))
         shortest = int(np.argmin(moved))
         # The edges before and after it become one.
-        gone = [shortest, (shortest + 1) % first.size]
-        first, level = np.delete(first, gone), np.delete(level, gone)
+        stays = np.ones(first.size, bool)
+        stays[[shortest, (shortest + 1) % first.size]] = False
+        first, level = first[stays], level[stays]
     return found[::-1]
+
+
+def _before(values: NDArray) -> NDArray:
+    """The value before each in a ring of them."""
+    return np.concatenate([values[-1:], values[:-1]])
+
+
+def _after(values: NDArray) -> NDArray:
+    """The value after each in a ring of them."""
+    return np.concatenate([values[1:], values[:1]])
 
 
 def _closed(position: Points, level: NDArray[np.bool_]) -> Points:
     """The corners, first to first, of edges whose positions across are known."""
-    before = np.roll(position, 1)
+    before = _before(position)
     xy = np.stack([np.where(level, before, position), np.where(level, position, before)], axis=1)
     return np.concatenate([xy, xy[:1]])
 
@@ -171,7 +181,7 @@ class _Sums:
 
     def positions(self, first: NDArray[np.int64], level: NDArray[np.bool_]) -> Points:
         """Where across its direction each edge, which begins at a vertex `first`, keeps the area under the outline."""
-        last = np.roll(first, -1)
+        last = _after(first)
         between = self._sums[:, last] - self._sums[:, first]
         between[:, last <= first] += self._sums[:, -1:]
         extent, area, path, weighted = np.where(level, between[..., 0], between[..., 1])

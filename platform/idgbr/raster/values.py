@@ -7,7 +7,7 @@ numbers. Quantiles tell; they are of a few windows all over the scenes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -138,7 +138,9 @@ def compare_pixels(path: str, pixels: NDArray, valid: NDArray[np.bool_], learnt:
         rows, cols = window.slices()
         parts.append(pixels[:, rows, cols][:, valid[rows, cols]].astype(np.float64))
     found = range_of(parts, pixels.dtype.name)
-    return compare_ranges(path, found, learnt, "refuse", "") if found is not None else None
+    finding = found and compare_ranges(path, found, learnt, "refuse", "")
+    advice = "convert it to the model's scale first, or map it by jobs/refine.py --value-range match"
+    return replace(finding, advice=advice) if finding else None
 
 
 def compare_colours(path: str, found: Sequence[str], learnt: ValueRange, key: str) -> Finding | None:

@@ -1,4 +1,4 @@
-"""The model card of a registered version: what it is, what it learnt from, how good it is, where it ends."""
+"""The model card of a registered version: description, training data, figures and limits."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from jinja2 import Environment, PackageLoader
 from mlflow import MlflowClient
 
 from idgbr.evaluation.bootstrap import Interval
-from idgbr.evaluation.result import describe, heading_of, percent
+from idgbr.evaluation.quantities import describe, heading_of, percent, shown
 from idgbr.models.description import ModelSpec
 
 CARD_FILE = "model_card.md"
 _GATE = "\n## Gate\n"
 _DESCRIPTION = 5000
-"""Most characters of a version's description that every store takes."""
+"""Length to which a version's description is cut: every store accepts as many characters."""
 
 
 def model_card(
@@ -30,8 +30,8 @@ def model_card(
         label: NAME/VERSION.
         spec: the model's description.
         tags: of the version: `data` and `run` are used.
-        metrics: figures in 0..1; those of the coarse map are named coarse_FIGURE.
-        intervals: changes against the coarse map.
+        metrics: figures by name, shares in 0..1; those of the coarse map are named coarse_FIGURE.
+        intervals: refined minus coarse.
     """
     # Markdown, not HTML: escaping would only disfigure it.
     environment = Environment(
@@ -43,8 +43,8 @@ def model_card(
         spec=spec,
         tags=dict(tags),
         metrics=[
-            f"{heading_of(name)}: {percent(value)}"
-            + (f" (coarse map: {percent(metrics[f'coarse_{name}'])})" if f"coarse_{name}" in metrics else "")
+            f"{heading_of(name)}: {shown(name, value)}"
+            + (f" (coarse map: {shown(name, metrics[f'coarse_{name}'])})" if f"coarse_{name}" in metrics else "")
             for name, value in metrics.items()
             if not name.startswith("coarse_")
         ],
@@ -54,7 +54,7 @@ def model_card(
 
 
 def keep_card(client: MlflowClient, name: str, version: str, card: str) -> None:
-    """Writes a card to a version: as its description, and as a file among its run's artifacts."""
+    """Writes a card to a version: as its description and as an artifact of its run."""
     client.update_model_version(name, version, description=card[:_DESCRIPTION])
     run_id = client.get_model_version(name, version).run_id
     if run_id:
@@ -62,13 +62,13 @@ def keep_card(client: MlflowClient, name: str, version: str, card: str) -> None:
 
 
 def add_verdict(client: MlflowClient, name: str, version: str, verdict: str) -> None:
-    """Adds what the gate found to a version's card, in place of what an earlier gate did.
+    """Adds a gate's verdict to a version's card; it replaces an earlier one.
 
     Args:
         client: the store.
         name: the registered model.
         version: its version.
-        verdict: what was found, in Markdown.
+        verdict: the verdict in Markdown.
     """
     card = client.get_model_version(name, version).description or ""
     keep_card(client, name, version, f"{card.partition(_GATE)[0].rstrip()}\n{_GATE}\n{verdict}\n")

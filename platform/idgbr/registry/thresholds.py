@@ -10,13 +10,12 @@ from mlflow.models import EvaluationResult, MetricThreshold
 from mlflow.models.evaluation.validation import ModelValidationFailedException
 
 from idgbr.config.evaluation import GateConfig
-from idgbr.evaluation.result import heading_of
+from idgbr.evaluation.quantities import heading_of, shown, with_unit
 from idgbr.evaluation.verdict import Rule
 
-logging.getLogger(mlflow.models.evaluation.validation.__name__).setLevel(logging.WARNING)  # each rule says how it went
-
-_PLAIN = {"seconds_per_megapixel", "megabytes"}
-"""Figures that are no shares."""
+logging.getLogger(mlflow.models.evaluation.validation.__name__).setLevel(
+    logging.WARNING
+)  # each rule has its own message
 
 
 def absolute_rules(figures: Mapping[str, float], gate: GateConfig) -> list[Rule]:
@@ -31,15 +30,16 @@ def absolute_rules(figures: Mapping[str, float], gate: GateConfig) -> list[Rule]
         for figure, limit in limits.items():
             threshold = MetricThreshold(threshold=float(limit), greater_is_better=higher)
             found = figures.get(figure)
-            said = f"{heading_of(figure)}: found {_shown(figure, found)}; wanted at {'least' if higher else 'most'} "
-            said += _shown(figure, float(limit))
+            bound = "at least" if higher else "at most"
+            message = f"{heading_of(figure)}: found {_printed(figure, found)}; expected {bound} "
+            message += _printed(figure, float(limit))
             passed = found is not None and _holds(figure, found, threshold)
-            rules.append(Rule(kind=kind, figure=figure, passed=passed, said=said))  # type: ignore[arg-type]
+            rules.append(Rule(kind=kind, figure=figure, passed=passed, message=message))  # type: ignore[arg-type]
     return rules
 
 
 def _holds(figure: str, value: float, threshold: MetricThreshold) -> bool:
-    """Asked one figure at a time: of several MLflow says which failed in one text only."""
+    """One figure at a time: for several MLflow names the failed ones in one text only."""
     result = EvaluationResult(metrics={figure: value}, artifacts={})
     try:
         mlflow.validate_evaluation_results({figure: threshold}, result)
@@ -48,7 +48,5 @@ def _holds(figure: str, value: float, threshold: MetricThreshold) -> bool:
     return True
 
 
-def _shown(figure: str, value: float | None) -> str:
-    if value is None:
-        return "nothing to measure"
-    return f"{value:.4g}" if figure in _PLAIN else f"{100 * value:.2f} %"
+def _printed(figure: str, value: float | None) -> str:
+    return "nothing to measure" if value is None else with_unit(figure, shown(figure, value))

@@ -7,7 +7,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from idgbr.config.tree import Experiment
-from idgbr.evaluation.result import describe, percent
+from idgbr.evaluation.quantities import describe, heading_of, shown, with_unit
 from idgbr.evaluation.verdict import Verdict
 from idgbr.registry.aliases import VERDICT_TAG, WHY_TAG, set_tags
 from idgbr.registry.card import add_verdict
@@ -47,7 +47,8 @@ def record(client: MlflowClient, config: Experiment, verdict: Verdict, files: Pa
         run.log_text(verdict.model_dump_json(indent=1), "verdict.json")
         run.log_artifacts(files)
     tags = {
-        f"gate.{figure}": f"{value:.4g}" + (f", {describe(changes[figure])} points" if figure in changes else "")
+        f"gate.{figure}": f"{value:.4g}"
+        + (f", {with_unit(figure, describe(changes[figure]), change=True)}" if figure in changes else "")
         for figure, value in figures.items()
     }
     tags |= {f"gate.{k.replace(' ', '.')}": describe(i) for k, i in changes.items() if k not in figures}
@@ -73,7 +74,9 @@ def _section(verdict: Verdict, word: str) -> str:
     ]
     figures = verdict.challenger.figures()
     lines += [
-        f"- {name}: {percent(figures[name])}" for name in ("miou", "boundary_iou", "wfm3_edge") if name in figures
+        f"- {heading_of(name)}: {shown(name, figures[name])}"
+        for name in ("miou", "boundary_iou", "wfm3_edge", "regions", "fragments", "boundary_length")
+        if name in figures
     ]
     lines += [f"- {reason}" for reason in verdict.reasons]
     return "\n".join(lines)

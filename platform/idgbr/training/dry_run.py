@@ -13,6 +13,7 @@ from idgbr.datasets.catalogue import catalogue
 from idgbr.datasets.splits import split_regions
 from idgbr.errors import UserError
 from idgbr.models.cost import RefinerCost, refiner_cost
+from idgbr.training.feasible import refuse_infeasible
 
 _BATCHES = (1, 2, 4, 8, 16)
 
@@ -24,8 +25,9 @@ def dry_run(config: Experiment) -> dict[str, Any]:
         The figures, and what was found of the data.
 
     Raises:
-        UserError: The data is there, but not as the configuration says.
+        UserError: The data is there, but not as the configuration says; or the networks cannot be trained so.
     """
+    refuse_infeasible(config)
     cost = refiner_cost(config.refiner, len(config.data.classes), len(config.data.bands), config.sampler)
     training = config.training.refiner
     console = Console()

@@ -6,6 +6,9 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from idgbr.config.evaluation import EvaluationConfig
 from idgbr.config.models import SamplerConfig
 from idgbr.config.tree import Experiment
 from idgbr.datasets.prepare import PreparedRegion
@@ -18,7 +21,7 @@ from idgbr.evaluation.evaluate import evaluate_region, merge_methods, summarise
 from idgbr.evaluation.report import write_report
 from idgbr.evaluation.result import EvaluationResult
 from idgbr.evaluation.tally import Tally
-from idgbr.evaluation.windows import choose_windows, read_picture
+from idgbr.evaluation.windows import choose_fragmented, choose_windows, read_sample
 from idgbr.inference.min_region import min_pixels
 from idgbr.inference.planes import as_probabilities
 from idgbr.models.description import load_spec
@@ -29,7 +32,7 @@ from idgbr.registry.provenance import commit
 def refined_maps(
     regions: Sequence[PreparedRegion], model: str | Path, folder: str | Path, config: Experiment
 ) -> list[Path]:
-    """Refined maps of regions that have coarse maps, with a band of uncertainty; those there already stay."""
+    """Refined maps of regions that have coarse maps, with a band of uncertainty; existing ones stay."""
     (paths,) = maps_by_setting(regions, model, {Path(folder): config.sampler}, config).values()
     return paths
 
@@ -37,7 +40,7 @@ def refined_maps(
 def maps_by_setting(
     regions: Sequence[PreparedRegion], model: str | Path, settings: Mapping[Path, SamplerConfig], config: Experiment
 ) -> dict[Path, list[Path]]:
-    """As `refined_maps`, in several settings: by folder, what its maps are sampled with. One pool makes them all."""
+    """As `refined_maps`, with a sampler setting per folder; one pool of workers makes all maps."""
     paths = {folder: [folder.resolve() / f"{region.id}.tif" for region in regions] for folder in settings}
     classes, gsd = config.data.classes, load_spec(model).gsd
     minima = [min_pixels(sampler, classes, gsd) for sampler in settings.values()]
@@ -67,10 +70,19 @@ def maps_by_setting(
     return paths
 
 
-def tally_maps(regions: Sequence[PreparedRegion], maps: Sequence[Path], config: Experiment) -> list[dict[str, Tally]]:
-    """What is counted of every region's maps, by method, as tasks all over the cluster."""
-    settings, classes = config.evaluation, len(config.data.classes)
-    tally = functools.partial(_tally, classes=classes, block=settings.block, baselines=tuple(settings.baselines))
+def tally_maps(
+    regions: Sequence[PreparedRegion], maps: Sequence[Path], model: str | Path, config: Experiment
+) -> list[dict[str, Tally]]:
+    """Tallies of every region's maps by method, computed by tasks over the cluster.
+
+    Args:
+        regions: labelled regions with coarse maps.
+        maps: the refined map of each.
+        model: the model folder, whose minimum mapping unit the coarse map and the classical refiners get, too.
+        config: the experiment.
+    """
+    minimum = min_pixels(config.sampler, config.data.classes, load_spec(model).gsd)
+    tally = functools.partial(_tally, settings=config.evaluation, classes=len(config.data.classes), minimum=minimum)
     return spread(tally, list(zip(regions, maps, strict=True)), cpus=1.0)
 
 
@@ -83,16 +95,16 @@ def write_evaluation(
     model: str,
     split: str = "test",
 ) -> EvaluationResult:
-    """The figures of what was counted; writes report.html, samples.png and evaluation.json.
+    """Compute the figures from tallies; writes report.html, samples.png and evaluation.json.
 
     Args:
         regions: labelled regions with coarse maps.
         maps: the refined map of each.
-        tallies: what was counted of each.
-        folder: where report and figures go.
+        tallies: the tallies of each.
+        folder: folder for report and figures.
         config: the experiment.
-        model: how the report names the model.
-        split: which split the regions are.
+        model: name of the model in the report.
+        split: name of their split.
     """
     settings, classes = config.evaluation, config.data.classes
     result = summarise(
@@ -102,36 +114,68 @@ def write_evaluation(
         model=model,
         split=split,
         block=settings.block,
+        fragment=settings.fragment,
         bootstrap=settings.bootstrap,
         commit=commit(),
     )
     by_id = {region.id: (region, path) for region, path in zip(regions, maps, strict=True)}
-    pictures = []
-    for chosen in choose_windows(merge_methods(tallies)["refined"], settings.report_windows):
+    merged = merge_methods(tallies)
+    windows = choose_windows(merged["refined"], settings.report_windows)
+    samples = []
+    for chosen in [*windows, *choose_fragmented(merged["coarse"], merged["refined"])]:
         region, path = by_id[chosen.region]
-        pictures.append(read_picture(region, {"coarse": str(region.coarse), "refined": path}, chosen))
+        samples.append(read_sample(region, {"coarse": str(region.coarse), "refined": path}, chosen))
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    write_report(target / "report.html", result, pictures)
-    sample_predictions(pictures, [spec.colour for spec in classes]).savefig(target / "samples.png", dpi=110)
+    write_report(target / "report.html", result, samples)
+    sample_predictions(samples[: len(windows)], [spec.colour for spec in classes]).savefig(
+        target / "samples.png", dpi=110
+    )
     result.save(target / "evaluation.json")
     return result
 
 
-def _tally(item: tuple[PreparedRegion, Path], classes: int, block: int, baselines: tuple[str, ...]) -> dict[str, Tally]:
+def _tally(
+    item: tuple[PreparedRegion, Path], settings: EvaluationConfig, classes: int, minimum: Sequence[float]
+) -> dict[str, Tally]:
     region, path = item
+    return tally_methods(region, {"coarse": str(region.coarse), "refined": str(path)}, settings, classes, minimum)
+
+
+def tally_methods(
+    region: PreparedRegion, maps: Mapping[str, str], settings: EvaluationConfig, classes: int, minimum: Sequence[float]
+) -> dict[str, Tally]:
+    """Tallies of a region's maps and of the classical refiners; see `evaluate_region`."""
+    probabilities = _coarse_probabilities(region, classes) if settings.baselines or any(minimum) else None
+    return evaluate_region(
+        region,
+        maps,
+        classes,
+        settings.block,
+        tuple(settings.baselines),
+        probabilities,
+        settings.fragment,
+        minimum,
+    )
+
+
+def _coarse_probabilities(region: PreparedRegion, classes: int) -> np.ndarray | None:
+    """Class probabilities (K, H, W) in 0..1 of a region's coarse map; None where it holds class ids alone."""
     coarse = Scene(str(region.coarse))
-    probabilities = None
-    if "densecrf" in baselines and len(coarse.profile().bands) == classes + 1:
-        probabilities = as_probabilities(coarse.read(region.grid.window)[0][1:])
-    maps = {"coarse": str(region.coarse), "refined": str(path)}
-    return evaluate_region(region, maps, classes, block, baselines, probabilities)
+    if len(coarse.profile().bands) != classes + 1:
+        return None
+    return as_probabilities(coarse.read(region.grid.window)[0][1:])
+
+
+HEADLINE = ("miou", "accuracy", "boundary_iou", "boundary_f1", "wfm3_edge", "repair_worse", "regions", "fragments",
+            "boundary_length")  # fmt: skip
+"""Figures of the model card and of a run's metrics."""
 
 
 def headline(result: EvaluationResult) -> dict[str, float]:
-    """The figures that travel with a model version: refined, coarse and their difference."""
+    """The figures that are logged with a run and kept with a model version: FIGURE, and coarse_FIGURE."""
     figures: dict[str, float] = {}
-    for name in ("miou", "accuracy", "boundary_iou", "boundary_f1", "wfm3_edge", "repair_worse"):
+    for name in HEADLINE:
         refined, coarse = getattr(result.methods["refined"], name), getattr(result.methods["coarse"], name)
         if refined is not None:
             figures[name] = refined

@@ -1,4 +1,4 @@
-"""The gate: challenger and champion measured on scenes that neither has seen, through Ray, on the same blocks."""
+"""The gate: challenger and champion measured on the same blocks of scenes that neither was trained on, on Ray."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from rich.console import Console
 
 from idgbr.config.tree import Experiment, ResourcesConfig
 from idgbr.datasets.catalogue import catalogue
@@ -19,7 +20,7 @@ from idgbr.datasets.fingerprint import fingerprint
 from idgbr.datasets.ground import shared, tile_hashes
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.datasets.splits import Region, split_regions
-from idgbr.distributed.data import prepare_all, spread
+from idgbr.distributed.data import prepare_all, report_labels, spread
 from idgbr.distributed.fitting.stage import run_name
 from idgbr.distributed.flows.evaluation import refined_maps, tally_maps, write_evaluation
 from idgbr.distributed.folders import Folders
@@ -37,17 +38,17 @@ from idgbr.registry.aliases import now
 from idgbr.registry.thresholds import absolute_rules
 
 _ROUNDS = 3
-"""How often each model is timed; the median counts."""
+"""Number of timings of each model; their median is the result."""
 
 
 @dataclass(frozen=True)
 class GateScenes:
-    """The scenes a gate stands on."""
+    """The scenes of a gate."""
 
     regions: tuple[PreparedRegion, ...]
     fingerprint: str
     tiles: frozenset[str]
-    """Hashes of their ground."""
+    """Hashes of their tiles."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Measured:
     Attributes:
         label: NAME/VERSION.
         folder: its model folder.
-        refined: what was counted of its refined maps.
+        refined: tally of its refined maps.
     """
 
     label: str
@@ -79,49 +80,50 @@ def gate_scenes(config: Experiment, folder: Path) -> GateScenes:
         scenes = catalogue(config.data.model_copy(update={"source": config.gate.source}))
         chosen = [scene for scene in scenes if scene.split in (None, "test")]
         if not chosen:
-            raise UserError("gate.source: none of its scenes is in the test split; a gate stands on test scenes")
+            raise UserError("gate.source: none of its scenes is in the test split; a gate needs test scenes")
         regions = [Region(s.id, "test", s, s.image.grid().window) for s in chosen]
     prepared = tuple(prepare_all(regions, config.data, folder))
+    report_labels(regions, prepared, config.data, Console())
     tiles = frozenset(tile for some in spread(tile_hashes, prepared) for tile in some)
     return GateScenes(prepared, fingerprint(prepared), tiles)
 
 
 def refuse_seen(scenes: GateScenes, models: dict[str, Path]) -> None:
-    """Refuses scenes that a model was trained or tuned on.
+    """Refuse scenes that a model was trained or tuned on.
 
     Args:
         scenes: the gate's.
         models: model folder by label.
 
     Raises:
-        UserError: a model has seen some of the ground, or does not say what it has seen.
+        UserError: a model was trained or tuned on some of the ground, or does not record its ground.
     """
     for label, folder in models.items():
         seen = load_seen(folder)
         if seen is None:
             raise UserError(
-                f"{label}: does not record the ground it was trained on, so nobody can tell whether the gate's scenes "
-                "are new to it; register it again with jobs/pipeline.py or jobs/train.py"
+                f"{label}: does not record the ground it was trained on, so that the gate's scenes cannot be checked "
+                "against it; register it again with jobs/pipeline.py or jobs/train.py"
             )
         if count := shared(scenes.tiles, seen):
             raise UserError(
                 f"{label}: was trained or tuned on {count} of the {len(scenes.tiles)} tiles of the gate's scenes "
-                f"(fingerprint {scenes.fingerprint}); name scenes that no model has seen in gate.source"
+                f"(fingerprint {scenes.fingerprint}); name scenes that are new to every model in gate.source"
             )
 
 
 def measure(config: Experiment, scenes: GateScenes, folder: Path, label: str, content: str, reports: Path) -> Measured:
-    """Maps and figures of one model on the gate's scenes, as it is used: with its own windows and sampler.
+    """Maps and figures of one model on the gate's scenes, with its own windows and sampler.
 
-    Maps made before stay: the champion's serve every challenger.
+    Existing maps are used again: the champion's are made once for all challengers.
 
     Args:
         config: data, evaluation and resources.
         scenes: the gate's.
         folder: the model folder.
         label: NAME/VERSION.
-        content: what identifies the folder's content.
-        reports: where report and figures go.
+        content: identity of the folder's content.
+        reports: folder for report and figures.
 
     Raises:
         UserError: its classes or bands are not those of the data.
@@ -135,20 +137,20 @@ def measure(config: Experiment, scenes: GateScenes, folder: Path, label: str, co
         "data": scenes.fingerprint,
         "block": evaluation.block,
     }
-    place = Folders(Path(config.resources.storage).resolve()).result(run_name(config.data.name, "gate", identity))
+    results = Folders(Path(config.resources.storage).resolve()).result(run_name(config.data.name, "gate", identity))
     regions = fit_values(scenes.regions, spec, config.data.value_range)
-    mapped = coarse_maps(regions, folder, place / "coarse", own, f"coarse maps, {label}")
-    maps = refined_maps(mapped, folder, place / "maps", own)
-    tallies = tally_maps(mapped, maps, own)
+    mapped = coarse_maps(regions, folder, results / "coarse", own, f"coarse maps, {label}")
+    maps = refined_maps(mapped, folder, results / "maps", own)
+    tallies = tally_maps(mapped, maps, folder, own)
     write_evaluation(mapped, maps, tallies, reports, own, label, "gate")
     return Measured(label, folder, merge_methods(tallies)["refined"])
 
 
 def judge(config: Experiment, scenes: GateScenes, challenger: Measured, champion: Measured | None) -> Verdict:
-    """Every rule, applied. Without a champion floors and ceilings are all there is.
+    """Apply every rule; without a champion only floors and ceilings.
 
     Raises:
-        UserError: the scenes hold too few labelled blocks for intervals to mean anything.
+        UserError: the scenes hold too few labelled blocks for meaningful intervals.
     """
     gate, classes = config.gate, [spec.name for spec in config.data.classes]
     blocks = int((challenger.refined.confusion.sum((1, 2)) > 0).sum())
@@ -181,7 +183,7 @@ def judge(config: Experiment, scenes: GateScenes, challenger: Measured, champion
 
 
 def _costs(sides: Sequence[Measured], scenes: GateScenes, resources: ResourcesConfig) -> list[Cost]:
-    """Seconds per megapixel of models, taken in turns on one worker, so that the machine's load meets them alike."""
+    """Seconds per megapixel of models, timed in turns on one worker, so that other load affects all alike."""
     region = max(scenes.regions, key=lambda r: r.valid_pixels)
     task: Any = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(_seconds)
     device = "cuda" if resources.gpus_per_worker > 0 else "cpu"
@@ -198,14 +200,14 @@ def _seconds(folders: Sequence[str], region: PreparedRegion, device: str, thread
 
     predictors = [Predictor(folder, device=device, threads=threads) for folder in folders]
     runs = [_timed(predictor, region) for predictor in predictors]
-    for run in runs:  # the first time costs more than the others
+    for run in runs:  # the first call is slower than the others
         run()
-    taken = [[run() for run in runs] for _ in range(_ROUNDS)]
-    return [median(column) for column in zip(*taken, strict=True)]
+    timings = [[run() for run in runs] for _ in range(_ROUNDS)]
+    return [median(column) for column in zip(*timings, strict=True)]
 
 
 def _timed(predictor: Any, region: PreparedRegion) -> Callable[[], float]:
-    """A function that runs one batch of each stage and tells what a megapixel costs at that pace."""
+    """A function that runs one batch of each stage and returns seconds per megapixel."""
     cut, middle = predictor.spec.inference, (region.grid.height // 2, region.grid.width // 2)
 
     def batch(settings: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -214,18 +216,18 @@ def _timed(predictor: Any, region: PreparedRegion) -> Callable[[], float]:
         return np.repeat(image[None], settings.batch, 0), np.repeat(valid[None], settings.batch, 0)
 
     first, second = batch(cut.coarse), batch(cut.refiner)
-    given = predictor.coarse(*second)
+    coarse = predictor.coarse(*second)
     origins = np.zeros((len(second[0]), 2), np.int64)
     stages = [(functools.partial(predictor.coarse, *first), cut.coarse)]
     if predictor.refiner is not None:
-        stages.append((functools.partial(predictor.refine, *second, given, origins), cut.refiner))
+        stages.append((functools.partial(predictor.refine, *second, coarse, origins), cut.refiner))
 
     def run() -> float:
         total = 0.0
         for stage, settings in stages:
             started = time.perf_counter()
             stage()
-            # Windows overlap: each brings this much new ground.
+            # Windows overlap: each adds this many new pixels.
             new = settings.batch * (settings.window - settings.overlap) ** 2
             total += (time.perf_counter() - started) * 1e6 / new
         return total

@@ -33,6 +33,7 @@ from idgbr.models.package import save_model
 from idgbr.raster.grid import Window
 from idgbr.registry.tracking import Tracker
 from idgbr.registry.versions import register, resolve
+from idgbr.training.feasible import refuse_infeasible
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def _run(config: Experiment, fresh: bool, start: str, evaluate: bool) -> Outcome
     start_folder = str(resolve(start, config.tracking.uri)[0]) if start else ""
     if start_folder:
         _check_start(config, load_spec(start_folder), start)
+    refuse_infeasible(config)
     with start_ray(config.resources, trains=True):
         data = prepare_data(config.data, folders.data)
         with Tracker(config.tracking, _name(config, data, start), config, data.fingerprint, fresh=fresh) as tracker:
@@ -157,7 +159,8 @@ def run_evaluation(
         mapped = coarse_maps(regions, other, results / "coarse", config, f"coarse maps, {split}")
         with Tracker(config.tracking, name, config, data.fingerprint, fresh=fresh) as tracker:
             maps = refined_maps(mapped, folder, results / "maps", config)
-            result = write_evaluation(mapped, maps, tally_maps(mapped, maps, config), results, config, label, split)
+            tallies = tally_maps(mapped, maps, folder, config)
+            result = write_evaluation(mapped, maps, tallies, results, config, label, split)
             tracker.log_metrics(headline(result))
             for file in ("report.html", "samples.png"):
                 tracker.log_artifact(results / file)
@@ -173,7 +176,7 @@ def _evaluate(stages: TwoStageTraining, trained: Trained, fresh: bool) -> Evalua
     regions = trained.data.split("test")
     model = stages.model_folder(trained.coarse, trained.refiner)
     maps = refined_maps(regions, model, results / "maps", stages.config)
-    tallies = tally_maps(regions, maps, stages.config)
+    tallies = tally_maps(regions, maps, model, stages.config)
     return write_evaluation(regions, maps, tallies, results, stages.config, trained.refiner.name)
 
 

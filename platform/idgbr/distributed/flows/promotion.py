@@ -26,26 +26,26 @@ from idgbr.registry.verdicts import RUN_TAG, record
 from idgbr.registry.versions import CHALLENGER, CONTENT_TAG, resolve
 
 _ROUNDS = 3
-"""How often the aliases may change under a measurement before somebody has to look."""
+"""Number of measurements that a change of aliases may interrupt before the promotion fails."""
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """How a promotion ended."""
+    """Outcome of a promotion."""
 
     champion: str
     """models:/NAME/VERSION."""
     report: str
-    """Where verdict and report are: runs:/ID."""
+    """Run that holds verdict and report: runs:/ID."""
 
     def outputs(self) -> dict[str, str]:
-        """What a job's last line holds."""
+        """The outputs of a job's last line."""
         return {"champion": self.champion, "report": self.report}
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What the store said before anything was measured; it has to say the same under the lock."""
+class _Roles:
+    """State of the store before the measurement; it has to be the same under the lock."""
 
     challenger: str
     champion: str | None
@@ -54,11 +54,11 @@ class _Seen:
 
 
 def promote(config: Experiment, name: str) -> Promotion:
-    """Measures the challenger against the champion; it becomes champion if it passes every rule of the gate.
+    """Measure the challenger against the champion; it becomes champion if it passes every rule of the gate.
 
     Measuring takes minutes and holds no lock, so that a rollback never waits for it. Verdict and aliases are written
-    under the lock, if the store still says what it said before; otherwise it all begins again with what it says now. A
-    verdict that another process gave on the same version in the meantime stands, and is this one's too.
+    under the lock, if the store is unchanged; otherwise the measurement starts again with the new state. A verdict that
+    another process wrote for the same version in the meantime stands, and is the result here too.
 
     Args:
         config: the gate, and the data, tracking and resources to measure with.
@@ -80,23 +80,26 @@ def promote(config: Experiment, name: str) -> Promotion:
             with tempfile.TemporaryDirectory(prefix="idgbr-gate-") as folder:
                 verdict = _measure(client, config, name, seen, scenes, Path(folder))
                 with promotion_lock(config.tracking.uri, name):
-                    found = _look(client, name)
-                    if found == seen:
+                    roles = _look(client, name)
+                    if roles == seen:
                         return _settle(client, config, name, verdict, Path(folder))
-            if given := _given_meanwhile(client, name, judged, seen.run):
-                return given
-            if found is None:
+            if promotion := _verdict_meanwhile(client, name, judged, seen.run):
+                return promotion
+            if roles is None:
                 raise UserError(_no_challenger(client, name))
-            seen = found
-    raise UserError(f"{name}: its aliases changed {_ROUNDS} times while it was measured; try again when they are still")
+            seen = roles
+    raise UserError(
+        f"{name}: its aliases changed {_ROUNDS} times while it was measured; try again when no other promotion runs"
+    )
 
 
 def recorded_experiment(name: str, uri: str) -> Experiment:
-    """The experiment whose gate a promotion without a configuration stands on: the champion's, so that no challenger
-    chooses its own; the challenger's where there is no champion.
+    """The experiment whose gate a promotion without a configuration uses.
+
+    It is the champion's, so that no challenger chooses its own gate, or the challenger's where there is no champion.
 
     Raises:
-        UserError: the version's run holds no configuration that this version reads.
+        UserError: the version's run holds no configuration that this package version reads.
     """
     client = connect(uri)
     roles = aliases(client, name)
@@ -107,25 +110,25 @@ def recorded_experiment(name: str, uri: str) -> Experiment:
     try:
         run = client.get_model_version(name, version).run_id or ""
         content = Path(client.download_artifacts(run, "config.json")).read_text(encoding="utf-8")
-        found = Experiment.model_validate(json.loads(content))
+        experiment = Experiment.model_validate(json.loads(content))
     except (MlflowException, OSError) as error:
         raise UserError(f"{name}/{version}: its run holds no configuration ({error}); {advice}") from error
     except ValidationError as error:
         raise UserError(f"{name}/{version}: its run's configuration cannot be read ({error}); {advice}") from error
-    return found.model_copy(update={"tracking": found.tracking.model_copy(update={"uri": uri})})
+    return experiment.model_copy(update={"tracking": experiment.tracking.model_copy(update={"uri": uri})})
 
 
-def _look(client: MlflowClient, name: str) -> _Seen | None:
+def _look(client: MlflowClient, name: str) -> _Roles | None:
     """The challenger and the champion of this moment; None without a challenger that is not champion already."""
     roles = aliases(client, name)
     challenger, champion = roles.get(CHALLENGER), roles.get(CHAMPION)
     if challenger is None or challenger == champion:
         return None
-    return _Seen(challenger, champion, client.get_model_version(name, challenger).tags.get(RUN_TAG))
+    return _Roles(challenger, champion, client.get_model_version(name, challenger).tags.get(RUN_TAG))
 
 
 def _measure(
-    client: MlflowClient, config: Experiment, name: str, seen: _Seen, scenes: GateScenes, folder: Path
+    client: MlflowClient, config: Experiment, name: str, seen: _Roles, scenes: GateScenes, folder: Path
 ) -> Verdict:
     versions = {"champion": seen.champion, "challenger": seen.challenger}
     labels = {role: f"{name}/{version}" for role, version in versions.items() if version is not None}
@@ -165,8 +168,8 @@ def _settle(client: MlflowClient, config: Experiment, name: str, verdict: Verdic
     return Promotion(f"models:/{name}/{version}", report)
 
 
-def _given_meanwhile(client: MlflowClient, name: str, version: str, run: str | None) -> Promotion | None:
-    """The verdict that another process gave on a version since its last gate was `run`."""
+def _verdict_meanwhile(client: MlflowClient, name: str, version: str, run: str | None) -> Promotion | None:
+    """The verdict that another process wrote for a version after the gate run `run`."""
     tags = client.get_model_version(name, version).tags
     if tags.get(RUN_TAG) == run or VERDICT_TAG not in tags:
         return None

@@ -13,29 +13,33 @@ import numpy as np
 from pydantic import TypeAdapter
 from rich.console import Console
 
+from idgbr.config.evaluation import EvaluationConfig
 from idgbr.config.models import SamplerConfig
 from idgbr.config.tree import Experiment
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.data import prepare_data, spread
 from idgbr.distributed.fitting.two_stages import TwoStageTraining
-from idgbr.distributed.flows.evaluation import maps_by_setting
+from idgbr.distributed.flows.evaluation import maps_by_setting, tally_methods
 from idgbr.distributed.folders import Folders
 from idgbr.distributed.session import start_ray
 from idgbr.errors import UserError
 from idgbr.evaluation.baselines import available, refine_classically
-from idgbr.evaluation.evaluate import evaluate_region, merge_methods
+from idgbr.evaluation.evaluate import merge_methods
 from idgbr.evaluation.scores import Scores
 from idgbr.evaluation.tally import Tally
 from idgbr.evaluation.tradeoff import FIGURES, Point, tradeoff_figure, tradeoff_table, verdict
 from idgbr.files import hash_text
+from idgbr.inference.min_region import min_pixels
 from idgbr.inference.planes import as_probabilities
 from idgbr.inference.predictor import Predictor
+from idgbr.models.description import load_spec
 from idgbr.raster.grid import Window
 from idgbr.raster.scene import Scene
 from idgbr.registry.tracking import Tracker
+from idgbr.training.feasible import refuse_infeasible
 
 DEFAULT = "default"
-"""Name of the sampler as the configuration says."""
+"""Name of the configured sampler."""
 
 
 @dataclass(frozen=True)
@@ -49,27 +53,28 @@ class Setting:
 
 
 def run_quality(config: Experiment, settings: Sequence[Setting], split: str, seeds: Sequence[int]) -> dict[str, object]:
-    """Train what is not trained yet, map a split with every setting, measure, write table, figure and JSON.
+    """Train missing models, map a split with every setting, measure, write table, figure and JSON.
 
     Diffusion and control are the same network on the same draws for the same number of steps; only the noise, and the
     timestep that goes with it, differ.
 
     Args:
         config: The experiment.
-        settings: What to measure; a setting named `default` is compared with the others.
+        settings: Settings to measure; a setting named `default` is compared with the others.
         split: select or test.
         seeds: Seeds of stage 2's training.
     """
     folders = Folders(Path(config.resources.storage).resolve())
     console = Console(width=160)
+    refuse_infeasible(config)
     with start_ray(config.resources, trains=True):
         data = prepare_data(config.data, folders.data)
-        place = folders.root / "benchmarks" / f"quality-{config.data.name}-{split}"
-        place.mkdir(parents=True, exist_ok=True)
+        results = folders.root / "benchmarks" / f"quality-{config.data.name}-{split}"
+        results.mkdir(parents=True, exist_ok=True)
         scores: dict[str, list[Scores]] = {}
         seconds: dict[str, float] = {}
         trained: dict[str, list[float]] = {}
-        with Tracker(config.tracking, place.name, config, data.fingerprint) as tracker:
+        with Tracker(config.tracking, results.name, config, data.fingerprint) as tracker:
             for seed in seeds:
                 models: dict[str, Path] = {}
                 for kind in dict.fromkeys(setting.kind for setting in settings):
@@ -79,21 +84,26 @@ def run_quality(config: Experiment, settings: Sequence[Setting], split: str, see
                     models[kind] = stages.model_folder(coarse, refiner)
                     trained.setdefault(kind, []).append(refiner.seconds)
                 regions = mapped.split(split)
-                found = _measure(config, settings, models, regions, place, with_baselines=seed == seeds[0])
+                found = _measure(config, settings, models, regions, results, with_baselines=seed == seeds[0])
                 for name, values in found.items():
                     scores.setdefault(name, []).append(values)
                 if seed == seeds[0]:
                     seconds = _seconds(config, settings, models, regions[0])
             tracker.log_text(_dump(points := _points(config, settings, scores, seconds)), "quality.json")
             title = f"{config.data.name}, {split} split, {len(seeds)} seed(s)"
-            (place / "quality.json").write_text(_dump(points))
-            figure = tradeoff_figure(points, title, place / "quality.png")
+            (results / "quality.json").write_text(_dump(points))
+            figure = tradeoff_figure(points, title, results / "quality.png")
             tracker.log_artifact(figure)
     console.print(tradeoff_table(points, title))
-    said = dict(verdict(points, DEFAULT))
+    comparison = dict(verdict(points, DEFAULT))
     console.print({kind: f"{np.mean(values):.0f} s of training" for kind, values in trained.items()})
-    console.print(said)
-    return {"figure": str(figure), "table": str(place / "quality.json"), "default": said, "training_seconds": trained}
+    console.print(comparison)
+    return {
+        "figure": str(figure),
+        "table": str(results / "quality.json"),
+        "default": comparison,
+        "training_seconds": trained,
+    }
 
 
 def _variant(config: Experiment, kind: str, seed: int) -> Experiment:
@@ -114,38 +124,36 @@ def _measure(
     settings: Sequence[Setting],
     models: dict[str, Path],
     regions: Sequence[PreparedRegion],
-    place: Path,
+    results: Path,
     with_baselines: bool,
 ) -> dict[str, Scores]:
     maps: list[dict[str, str]] = [{"coarse": str(region.coarse)} for region in regions]
     for kind, model in models.items():
         own = [setting for setting in settings if setting.kind == kind]
-        folders = [place / "maps" / _key(config, setting, model) for setting in own]
+        folders = [results / "maps" / _key(config, setting, model) for setting in own]
         samplers = {folder: setting.sampler for folder, setting in zip(folders, own, strict=True)}
         made = maps_by_setting(regions, model, samplers, config)
         for setting, folder in zip(own, folders, strict=True):
             for of_region, path in zip(maps, made[folder], strict=True):
                 of_region[setting.name] = str(path)
     baselines = tuple(config.evaluation.baselines) if with_baselines else ()
-    tally = functools.partial(
-        _tally, classes=len(config.data.classes), block=config.evaluation.block, baselines=baselines
-    )
+    evaluation = config.evaluation.model_copy(update={"baselines": list(baselines)})
+    minimum = min_pixels(config.sampler, config.data.classes, load_spec(next(iter(models.values()))).gsd)
+    tally = functools.partial(_tally, settings=evaluation, classes=len(config.data.classes), minimum=minimum)
     tallies = spread(tally, list(zip(regions, maps, strict=True)), cpus=1.0)
     return {method: Scores.of(counts) for method, counts in merge_methods(tallies).items()}
 
 
 def _key(config: Experiment, setting: Setting, model: Path) -> str:
-    """Of the folder of a setting's maps; the same for settings that say the same."""
-    said = setting.sampler.model_dump_json() + config.inference.model_dump_json() + str(model)
-    return hash_text(said, 12)
+    """Name of the folder of a setting's maps; equal settings share it."""
+    return hash_text(setting.sampler.model_dump_json() + config.inference.model_dump_json() + str(model), 12)
 
 
 def _tally(
-    item: tuple[PreparedRegion, dict[str, str]], classes: int, block: int, baselines: tuple[str, ...]
+    item: tuple[PreparedRegion, dict[str, str]], settings: EvaluationConfig, classes: int, minimum: Sequence[float]
 ) -> dict[str, Tally]:
     region, maps = item
-    _, probabilities = _coarse(region, region.grid.window, classes)
-    return evaluate_region(region, maps, classes, block, baselines, probabilities)
+    return tally_methods(region, maps, settings, classes, minimum)
 
 
 def _coarse(region: PreparedRegion, window: Window, classes: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -162,34 +170,34 @@ def _seconds(
     window = Window(0, 0, cut.window, cut.window)
     image, valid = region.image.read(window)
     ids, probabilities = _coarse(region, window, classes)
-    given = ids if config.refiner.coarse_input == "ids" or probabilities is None else probabilities
-    images, valids, maps = (np.repeat(x[None], cut.batch, 0) for x in (image, valid, given))
+    coarse_input = ids if config.refiner.coarse_input == "ids" or probabilities is None else probabilities
+    images, valids, maps = (np.repeat(x[None], cut.batch, 0) for x in (image, valid, coarse_input))
     origins = np.stack([np.arange(cut.batch) * cut.window] * 2, 1)
     area = cut.batch * (cut.window - cut.overlap) ** 2 / 1e6
-    taken: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     for kind in dict.fromkeys(setting.kind for setting in settings):
         predictor = Predictor(models[kind], precision=config.inference.precision, parts=("refiner",))
         for setting in settings:
             if setting.kind == kind:
                 run = functools.partial(predictor.refine, images, valids, maps, origins, setting.sampler)
-                taken[setting.name] = _fastest(run) / area
+                seconds[setting.name] = _fastest(run) / area
     around = Window(0, 0, min(512, region.grid.height), min(512, region.grid.width))
     image, valid = region.image.read(around)
     ids, probabilities = _coarse(region, around, classes)
     for method in available(config.evaluation.baselines):
         classical = functools.partial(refine_classically, method, image, ids, classes, valid, probabilities)
-        taken[method] = _fastest(classical) / (around.height * around.width / 1e6)
-    return taken
+        seconds[method] = _fastest(classical) / (around.height * around.width / 1e6)
+    return seconds
 
 
 def _fastest(run: Callable[[], Any], repeats: int = 2) -> float:
-    """Processor seconds: workers of the same machine do not count."""
+    """Processor seconds of this process alone."""
     run()
     times = []
     for _ in range(repeats):
-        began = time.process_time()
+        started = time.process_time()
         run()
-        times.append(time.process_time() - began)
+        times.append(time.process_time() - started)
     return min(times)
 
 

@@ -29,6 +29,7 @@ from idgbr.files import hash_text
 from idgbr.inference.min_region import min_pixels
 from idgbr.models.description import ModelSpec, load_spec
 from idgbr.models.imagery import AS_LEARNT, ImageOptions
+from idgbr.raster.crs import crs_name, has_degrees
 from idgbr.raster.gdal import open_quietly
 from idgbr.raster.grid import Window
 from idgbr.raster.missing import parts_of
@@ -236,7 +237,13 @@ def _model(request: RefineRequest) -> tuple[Path, str, ModelSpec]:
 
 def _sheets(request: RefineRequest, spec: ModelSpec) -> list[Sheets]:
     where = request.input, request.output, spec, request.mismatch, request.coarse, request.aoi
-    return find_sheets(*where, request.options, request.max_unreadable)
+    sheets = find_sheets(*where, request.options, request.max_unreadable)
+    for sheet in sheets if request.polygons == "geojson" else []:
+        if (crs := sheet.image.grid().crs) and not has_degrees(crs):
+            raise UserError(
+                f"{sheet.name}: its CRS ({crs_name(crs)}) is local, and GeoJSON holds degrees; use --polygons gpkg"
+            )
+    return sheets
 
 
 def _seconds_a_window(folder: Path, spec: ModelSpec, sheet: Sheets, has_coarse: bool) -> float:

@@ -22,6 +22,9 @@ from idgbr.raster.mosaic import Mosaic
 from idgbr.raster.scene import Scene
 from idgbr.raster.vectors import read_polygons
 
+_WRITTEN = (".tif", ".gpkg", ".geojson", ".qml", ".manifest.json")
+"""What a map and what stands beside it end in."""
+
 
 @dataclass(frozen=True)
 class Sheets:
@@ -182,11 +185,11 @@ def _paths(uris: Sequence[str], output: str, inputs: Sequence[str]) -> list[str]
         other = images.setdefault(path.lower(), uri)
         if other != uri:
             raise UserError(f"--output {output}: {other} and {uri} would both become {path}; refine them one by one")
-    # Polygons, styles and manifests stand beside a map under its name.
-    stems = {os.path.splitext(os.path.realpath(path))[0]: path for path in paths}
+    written = {os.path.splitext(os.path.realpath(path))[0] + end: path for path in paths for end in _WRITTEN}
+    written |= {os.path.realpath(path): path for path in paths}
     for uri in inputs:
-        path = stems.get(os.path.splitext(os.path.realpath(uri))[0], "")
-        if path and os.path.exists(uri):
+        path = written.get(os.path.realpath(uri), "")
+        if path:
             raise UserError(
                 f"--output {output}: the map {path}, or what stands beside it, would overwrite the input {uri}; name "
                 "another folder"
