@@ -1,6 +1,7 @@
 """The online service against its own predictor called directly: requests a second, percentiles, where the time goes.
 
 python jobs/benchmark.py serve --config configs/demo.yaml
+python jobs/benchmark.py serve --config configs/demo.yaml --burst 64
 python jobs/benchmark.py serve --config configs/vaihingen.yaml --model models:/idgbr-vaihingen@champion --requests 96
 
 Both take a PNG and give a PNG. Direct is one process of one thread; the service has one replica of each deployment,
@@ -45,6 +46,8 @@ class Flags(ExperimentFlags):
     """Requests in flight."""
     tries: int = Field(2, ge=1)
     """Runs of what is compared by throughput, in turn; the fastest counts."""
+    burst: int = Field(0, ge=0)
+    """Instead of the comparison: so many requests at once, and what becomes of them by status."""
 
 
 def main(flags: Flags, experiment: Experiment) -> dict[str, object]:
@@ -60,6 +63,9 @@ def main(flags: Flags, experiment: Experiment) -> dict[str, object]:
         folder, batches = find(model, tracking).folder, (4, 16)
         spec = load_spec(folder)
         body = _png(flags.size, len(spec.bands))
+        if flags.burst:
+            with _service(model, tracking, batches, _shapes(spec, flags.size)) as post:
+                return _burst(post, body, flags.burst)
         with (
             _service(model, tracking, batches, _shapes(spec, flags.size)) as post,
             predictor_alone(folder, batches, worker_environment(1)) as direct,
@@ -141,10 +147,11 @@ def _service(
         serve.run(build(args), name="refinement", route_prefix="/")
         serve.run(empty_service(*shapes), name="empty", route_prefix=HOPS)
 
-        def post(body: bytes, route: str = "/v1/refine") -> requests.Response:
+        def post(body: bytes, route: str = "/v1/refine", checked: bool = True) -> requests.Response:
             url = f"http://127.0.0.1:{port}{route}"
             answer = session.post(url, body, headers={"accept": "image/png"}, timeout=600)
-            answer.raise_for_status()
+            if checked:
+                answer.raise_for_status()
             return answer
 
         yield post
@@ -189,6 +196,26 @@ def _many(post: Callable[[bytes], Any], body: bytes, at_once: int, requests: int
     with ThreadPoolExecutor(at_once) as pool:
         took, answers = _timed(lambda: list(pool.map(lambda _: _timed(lambda: post(body))[0], range(requests))))
     return requests / took * 1e3, answers
+
+
+def _burst(post: Callable[..., Any], body: bytes, count: int) -> dict[str, object]:
+    """Sends many requests at once: how many end in which status, how late, and maps a second."""
+    post(body)
+    with ThreadPoolExecutor(count) as pool:
+        seconds, answers = _timed(
+            lambda: list(pool.map(lambda _: _timed(lambda: post(body, checked=False)), range(count)))
+        )
+    by_status: dict[str, list[float]] = {}
+    for milliseconds, answer in answers:
+        by_status.setdefault(str(answer.status_code), []).append(milliseconds / 1e3)
+    for status, waits in sorted(by_status.items()):
+        print(f"{status}: {len(waits)} of {count}, after {min(waits):.1f} to {max(waits):.1f} s")
+    maps = len(by_status.get("200", []))
+    return {
+        "statuses": {status: len(waits) for status, waits in by_status.items()},
+        "slowest_s": {status: round(max(waits), 1) for status, waits in by_status.items()},
+        "maps_per_s": round(maps / seconds * 1e3, 3),
+    }
 
 
 def _stages(answer: Any, took: float) -> dict[str, float]:

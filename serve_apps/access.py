@@ -1,4 +1,7 @@
-"""API keys: who may ask. Only hashes are kept; a key is 32 random bytes, so that one round of SHA-256 is enough."""
+"""Access: API keys, and the Host names of the service.
+
+Only hashes of keys are kept; a key is 32 random bytes, so that one round of SHA-256 is enough.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ _LINE = re.compile(r"(?P<name>[\w.-]+):(?P<digest>[0-9a-f]{64})")
 
 
 def new_key(name: str) -> tuple[str, str]:
-    """A new key, and the line that is kept of it."""
+    """A new key, and the line of its hash for the keys' file."""
     key = secrets.token_urlsafe(32)
     return key, f"{name}:{_digest(key)}"
 
 
 class Keys:
-    """The keys that are let in.
+    """The API keys that are accepted.
 
     Args:
         lines: name -> SHA-256 in hex.
@@ -61,9 +64,9 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._lines)
 
-    def caller(self, given: str) -> str | None:
-        """The name of a key's owner; None for a key that is not known. Takes the same time for any key."""
-        digest = _digest(given)
+    def caller(self, key: str) -> str | None:
+        """The name of a key's owner; None for an unknown key. Takes the same time for any key."""
+        digest = _digest(key)
         found = None
         for name, known in self._lines.items():
             if hmac.compare_digest(digest, known):
@@ -75,9 +78,9 @@ def check_bind(host: str | None, keys: Keys, access: AccessArgs) -> None:
     """Refuses to serve everybody on an address that other machines reach.
 
     Raises:
-        UserError: such an address, no keys, and nobody said that this is meant.
+        UserError: such an address, no keys, and `access.open_to_network` is not set.
     """
-    if keys or access.open_to_network or _loopback(host or "127.0.0.1"):
+    if keys or access.open_to_network or is_loopback(host or "127.0.0.1"):
         return
     raise UserError(
         f"http_options.host: {host} is reached from other machines, and there are no API keys. Make one (python -m "
@@ -85,7 +88,18 @@ def check_bind(host: str | None, keys: Keys, access: AccessArgs) -> None:
     )
 
 
-def _loopback(host: str) -> bool:
+def allowed_hosts(host: str | None, access: AccessArgs) -> frozenset[str]:
+    """Host names that requests may be addressed to; empty for every name."""
+    if access.hosts:
+        return frozenset(name.lower() for name in access.hosts)
+    if host and is_loopback(host):
+        # A page elsewhere whose name resolves to this machine must not reach a service that asks for no key.
+        return frozenset({"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host})
+    return frozenset()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
     if host == "localhost":
         return True
     try:
@@ -99,7 +113,7 @@ def _digest(key: str) -> str:
 
 
 def bound_host() -> str | None:
-    """The address this Serve listens at; None outside of it."""
+    """The address this Serve listens at; None outside of Serve."""
     from ray.serve.context import _get_global_client
 
     client = _get_global_client()

@@ -1,14 +1,17 @@
-"""Answers of the gateway: problems as JSON, several maps as one body, and what OpenAPI says about both."""
+"""Answers of the gateway: problems as JSON, several maps as one body, and their description for OpenAPI."""
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
+from urllib3.fields import RequestField
+from urllib3.filepost import encode_multipart_formdata
 
-from serve_apps.messages import MAP_TYPES, PROBLEM, MapReply, Problem
+from serve_apps.messages import MAP_TYPES, PROBLEM, MapReply
+from serve_apps.problems import Problem
+from serve_apps.request_ids import plausible_id
 
 IMAGE_BODY: dict[str, Any] = {
     "requestBody": {
@@ -36,7 +39,7 @@ PROBLEM_SCHEMA = {
         PROBLEM: {
             "example": {
                 "type": "about:blank",
-                "title": "Unfit image",
+                "title": "Unprocessable image",
                 "status": 422,
                 "detail": "image: 1 band; the model takes 3",
                 "request_id": "1f0c...",
@@ -49,26 +52,28 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     **{
         status: {"description": text, **PROBLEM_SCHEMA}
         for status, text in {
-            400: "damaged body", 401: "no key, or a wrong one", 406: "type not offered", 408: "body too slow",
-            413: "too large", 415: "not an image format", 422: "unfit image or parameters", 429: "busy: try later",
-            503: "no model, or a replica ended: try again", 504: "took too long",
+            400: "damaged body", 401: "no key, or a wrong one", 403: "sent by a page of another origin",
+            406: "no offered type is accepted", 408: "body too slow", 413: "too large for the limits of /v1/model",
+            415: "not an image format", 421: "a Host name that is not served",
+            422: "unprocessable image or invalid parameters", 429: "overloaded: try again after Retry-After",
+            503: "no model, or a replica ended: try again", 504: "timed out",
         }.items()
     },
 }  # fmt: skip
 
 
 def request_id_of(request: Request) -> str:
-    """The caller's own id where it sent a plausible one, so that both logs meet; Serve's proxy answers with it."""
+    """The id that Serve's proxy puts into the request and into the answer's header; the caller's own where it is
+    plausible, so that both logs meet.
+    """
     if not hasattr(request.state, "id"):
-        given = request.headers.get("x-request-id", "")
-        plausible = 0 < len(given) <= 64 and given.replace("-", "").replace("_", "").isalnum() and given.isascii()
-        request.state.id = given if plausible else uuid.uuid4().hex
+        request.state.id = plausible_id(request.headers.get("x-request-id", ""))
     return str(request.state.id)
 
 
-def problem_response(problem: Problem, request_id: str) -> Response:
+def problem_response(problem: Problem, request_id: str, headers: dict[str, str] | None = None) -> Response:
     """A problem as application/problem+json (RFC 9457)."""
-    headers: dict[str, str] = {}
+    headers = dict(headers or {})
     if problem.retry_after is not None:
         headers["retry-after"] = str(problem.retry_after)
     if problem.status == 401:
@@ -84,8 +89,10 @@ def problem_response(problem: Problem, request_id: str) -> Response:
 
 
 def multipart(reply: MapReply, boundary: str) -> bytes:
-    lines = b""
+    """All maps of a reply as the body of a multipart/mixed answer."""
+    fields = []
     for name, media, data in reply.parts:
-        head = f'--{boundary}\r\nContent-Type: {media}\r\nContent-Disposition: attachment; name="{name}"; filename="{name}.tif"\r\n\r\n'  # noqa: E501
-        lines += head.encode() + data + b"\r\n"
-    return lines + f"--{boundary}--\r\n".encode()
+        field = RequestField(name, data, filename=f"{name}.tif")
+        field.make_multipart(content_disposition="attachment", content_type=media)
+        fields.append(field)
+    return encode_multipart_formdata(fields, boundary)[0]

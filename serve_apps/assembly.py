@@ -18,6 +18,7 @@ from idgbr import IGNORE
 from idgbr.config.models import SamplerConfig
 from idgbr.inference.min_region import MinPixels, min_pixels, sieved_planes
 from idgbr.inference.planes import to_band, to_planes, to_refined_planes
+from idgbr.inference.predictor import Part
 from idgbr.models.description import ModelSpec
 from idgbr.raster.blending import WindowPass
 from idgbr.raster.decoding import Picture
@@ -51,8 +52,8 @@ class Maps:
 
 
 @dataclass(frozen=True)
-class Stages:
-    """Handles of both stages, and how many windows a call and calls a request may have in flight."""
+class StageHandles:
+    """Handles of both stages, and the largest number of windows a call and of calls a request may have in flight."""
 
     coarse: DeploymentHandle
     refiner: DeploymentHandle
@@ -68,20 +69,30 @@ class Assembly:
     of stage 1 goes from there to stage 2 without coming back in between.
 
     Args:
-        stages: The deployments.
+        handles: The deployments.
         pool: Threads for what must not run on the event loop.
         address: Version of the model.
         spec: Its description.
         picture: The image.
+        finished: Called with the stage and the number of its windows that were predicted.
     """
 
-    def __init__(self, stages: Stages, pool: Executor, address: str, spec: ModelSpec, picture: Picture) -> None:
-        self._stages, self._pool, self._address, self.spec, self.picture = stages, pool, address, spec, picture
+    def __init__(
+        self,
+        handles: StageHandles,
+        pool: Executor,
+        address: str,
+        spec: ModelSpec,
+        picture: Picture,
+        finished: Callable[[Part, int], None] = lambda part, windows: None,
+    ) -> None:
+        self.finished = finished
+        self._handles, self._pool, self._address, self.spec, self.picture = handles, pool, address, spec, picture
         self._image = ray.put(picture.pixels)
         self._valid = None if picture.valid.all() else ray.put(picture.valid)
 
     async def maps(self, sampler: SamplerConfig, own: NDArray[np.uint8] | None, refine: bool) -> Maps:
-        """Both stages; or the second one on somebody's coarse map, or the first one alone."""
+        """Both stages; or the second one on the caller's coarse map, or the first one alone."""
         cut = self.spec.inference.coarse
         if refine and own is None and max(self.picture.valid.shape) <= cut.window:
             return await retried(lambda: self._chained(sampler))
@@ -101,9 +112,10 @@ class Assembly:
             planes[:, rows] = to_planes(values, self.picture.valid[rows])
 
         windows.begin(classes, write)
-        calls = [self._call_coarse(corners) for corners in windows.chunks(self._stages.coarse_batch)]
+        calls = [self._call_coarse(corners) for corners in windows.chunks(self._handles.coarse_batch)]
         maps = Maps(planes, None, None, {"coarse": len(windows.windows)})
         spent = await self._blend(windows, calls)
+        self.finished("coarse", len(windows.windows))
         maps.milliseconds = {"coarse": _since(started)} | _named("coarse", spent)
         return maps
 
@@ -121,12 +133,12 @@ class Assembly:
     def refinement(self, maps: Maps, sampler: SamplerConfig) -> Refinement:
         """What fills the refined maps."""
         minimum = min_pixels(sampler, self.spec.classes, self.spec.gsd)
-        return Refinement(self.spec, self.picture.valid, minimum, maps, self._stages.refiner_batch)
+        return Refinement(self.spec, self.picture.valid, minimum, maps, self._handles.refiner_batch)
 
     def refine_steps(self, corners: NDArray, planes: ray.ObjectRef, sampler: SamplerConfig) -> Any:
         """The stream of one call's denoising steps, see `DiffusionRefiner.steps`."""
         windows = Windows(self._address, corners, self.spec.inference.refiner.window, sampler)
-        return self._stages.refiner.options(stream=True).steps.remote(self._image, self._valid, planes, windows)
+        return self._handles.refiner.options(stream=True).steps.remote(self._image, self._valid, planes, windows)
 
     async def _chained(self, sampler: SamplerConfig) -> Maps:
         """One window of stage 1, whose result travels from replica to replica."""
@@ -139,6 +151,7 @@ class Assembly:
         blending = asyncio.ensure_future(self._blend(refinement.windows, calls))
         try:
             stage1: Predicted = await first
+            self.finished("coarse", 1)
             height, width = self.picture.valid.shape
             probabilities = stage1.values[0, :, :height, :width].astype(np.float32)
             maps.planes = to_planes(probabilities, self.picture.valid)
@@ -155,7 +168,7 @@ class Assembly:
 
     def _call_coarse(self, corners: NDArray) -> Callable[[], Any]:
         windows = Windows(self._address, corners, self.spec.inference.coarse.window)
-        return lambda: self._stages.coarse.predict.remote(self._image, self._valid, windows)
+        return lambda: self._handles.coarse.predict.remote(self._image, self._valid, windows)
 
     def _call_refiner(
         self, corners: NDArray, coarse: Any, sampler: SamplerConfig, tries: int = TRIES
@@ -163,16 +176,21 @@ class Assembly:
         windows = Windows(self._address, corners, self.spec.inference.refiner.window, sampler)
 
         def call() -> Any:
-            return self._stages.refiner.refine.remote(self._image, self._valid, coarse, windows)
+            return self._handles.refiner.refine.remote(self._image, self._valid, coarse, windows)
 
-        return lambda: retried(lambda: cancelling(call()), tries)
+        async def counted() -> Predicted:
+            predicted = await retried(lambda: cancelling(call()), tries)
+            self.finished("refiner", len(corners))
+            return predicted
+
+        return counted
 
     async def _blend(
         self, windows: WindowPass, calls: Sequence[Callable[[], Awaitable[Predicted]]]
     ) -> dict[str, float]:
         """Blends what the calls bring; milliseconds in the model and in the blender."""
         spent = {"model": 0.0, "blend": 0.0}
-        async for done in in_order(calls, self._stages.calls):
+        async for done in in_order(calls, self._handles.calls):
             spent["model"] += done.ms
             spent["blend"] += await self.threaded(blend, windows, done.values)
         spent["blend"] += await self.threaded(_finish, windows)

@@ -9,7 +9,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from serve_apps.messages import ProblemError
+from serve_apps.problems import ProblemError
 from serve_apps.settings import LimitArgs
 
 PARTS = ("image", "coarse")
@@ -34,23 +34,31 @@ async def read_body(request: Request, limits: LimitArgs) -> tuple[bytes, bytes |
             408, "Body too slow", f"the body did not arrive within {limits.body_s:g} s; send it again", 1
         ) from error
     except ClientDisconnect as error:
-        raise ProblemError.of(499, "Client gone", "the client left before its body was complete") from error
+        raise ProblemError.of(499, "Client closed request", "the client left before its body was complete") from error
     return body, None
 
 
 async def _form(request: Request, limits: LimitArgs) -> tuple[bytes, bytes | None]:
-    parser = MultiPartParser(request.headers, _limited(request, limits), max_files=len(PARTS), max_fields=0)
+    # One file more than there are names, so that a repeated one is named as such.
+    parser = MultiPartParser(request.headers, _limited(request, limits), max_files=len(PARTS) + 1, max_fields=0)
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
-        reason = getattr(error, "message", str(error))
+        # The words of other exceptions are those of the parser's own code.
+        reason = error.message if isinstance(error, MultiPartException) else "the body cannot be parsed as a form"
         raise ProblemError.of(
-            400, "Not a form", f"multipart/form-data: {reason}; expected files named {' and '.join(PARTS)}"
+            400, "Malformed form", f"multipart/form-data: {reason}; expected files named {' and '.join(PARTS)}"
         ) from error
     try:
-        unknown = sorted(set(form) - set(PARTS))
+        names = [name for name, _ in form.multi_items()]
+        unknown = sorted(set(names) - set(PARTS))
         if unknown:
             raise ProblemError.of(400, "Unknown part", f"part {unknown[0]!r}; expected {' and '.join(PARTS)}")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ProblemError.of(
+                400, "Repeated part", f"part {repeated[0]!r} was sent {names.count(repeated[0])} times"
+            )
         found = {name: part for name, part in form.items() if isinstance(part, UploadFile)}
         if "image" not in found:
             raise ProblemError.of(400, "No image", "the form has no file named image")

@@ -1,4 +1,4 @@
-"""Calls to other deployments: some ahead of the others, cancelled when nobody waits, made again when a replica ends."""
+"""Calls to other deployments: several in flight, cancelled with the request, repeated when a replica ends."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 T = TypeVar("T")
 
 TRIES = 3
-"""A replica that ends in the middle of a call costs a try; what it was asked is asked again."""
+"""Tries of a call; a replica that ends in the middle of it costs one."""
 
 
 async def in_order(calls: Sequence[Callable[[], Awaitable[T]]], ahead: int) -> AsyncIterator[T]:
-    """Results in the order of the calls, some of which run ahead."""
+    """Results in the order of the calls, `ahead` of which are in flight at a time."""
     waiting: deque[asyncio.Future[T]] = deque()
     rest = iter(calls)
     try:
@@ -36,7 +36,7 @@ async def in_order(calls: Sequence[Callable[[], Awaitable[T]]], ahead: int) -> A
 
 
 async def cancelling(call: Awaitable[T]) -> T:
-    """Waits for a call, and cancels it where it is running when nobody waits any more."""
+    """Waits for a call; where the waiting is cancelled, cancels the call in its replica too."""
     try:
         return await call
     except asyncio.CancelledError:
@@ -46,7 +46,7 @@ async def cancelling(call: Awaitable[T]) -> T:
 
 
 async def retried(call: Callable[[], Awaitable[T]], tries: int = TRIES) -> T:
-    """Windows are predicted without side effects, so that a call whose replica died is simply made again."""
+    """A call, made again where its replica died: predicting windows has no side effects."""
     for left in range(tries - 1, -1, -1):
         try:
             return await call()
@@ -57,26 +57,26 @@ async def retried(call: Callable[[], Awaitable[T]], tries: int = TRIES) -> T:
 
 
 async def every_replica(handle: DeploymentHandle, method: str) -> list[Any]:
-    """What each running replica answers; where none runs, the one that starts for the call.
+    """The answer of each running replica; where none runs, of the one that starts for the call.
 
     Raises:
-        Exception: what the method raised, or that no replica lived to answer.
+        Exception: raised by the method, or no replica lived to answer.
     """
     try:
         answers = await handle.broadcast(method).results_async(return_exceptions=True)
     except DeploymentUnavailableError:
         return [await getattr(handle, method).remote()]
-    told = [answer for answer in answers if not isinstance(answer, BaseException)]
+    statuses = [answer for answer in answers if not isinstance(answer, BaseException)]
     faults = [answer for answer in answers if isinstance(answer, BaseException)]
     for fault in faults:
         # One that has just ended serves nothing.
-        if not told or not replica_lost(fault):
+        if not statuses or not replica_lost(fault):
             raise fault
-    return told
+    return statuses
 
 
 def replica_lost(error: BaseException) -> bool:
-    """Whether a call failed because a replica ended, not because of what it was asked."""
+    """Whether a call failed because a replica ended, not because of the request."""
     cause = error.cause if isinstance(error, RayTaskError) else error
     return isinstance(cause, RayActorError | ReplicaUnavailableError) or (
         isinstance(error, RayActorError | ReplicaUnavailableError)

@@ -1,4 +1,4 @@
-"""Maps of a request as the bytes it asked for."""
+"""Encodes the maps of a request in the media types it accepts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from idgbr.raster.decoding import Picture
 from idgbr.raster.encoding import geojson, geotiff, grey_png, palette_png, preview_png
 from idgbr.raster.polygons import PolygonOptions
 from serve_apps.assembly import Maps
-from serve_apps.messages import GEOJSON, GEOTIFF, PNG, MapRequest, ProblemError
+from serve_apps.messages import GEOJSON, GEOTIFF, PNG, MapRequest
 from serve_apps.model_folder import Served
+from serve_apps.problems import ProblemError
 
 
 def encoded(request: MapRequest, served: Served, picture: Picture, maps: Maps) -> list[tuple[str, str, bytes]]:
-    """Name, media type and bytes of every output in every type that is asked for.
+    """Name, media type and bytes of every output in every requested type.
 
     An output that a type cannot hold (the image as polygons) is left out of that type.
     """

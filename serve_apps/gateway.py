@@ -1,10 +1,11 @@
-"""The one door: HTTP in, HTTP out. Holds no model; pixels pass through as the bytes they came in.
+"""The ingress: HTTP in, HTTP out. Holds no model; pixels pass through as the bytes they came in.
 
 Serve pickles the class while this module is being imported, and FastAPI resolves annotations after that: they must be
-objects, not strings, and what the class uses must stand above it. Hence no `from __future__ import annotations`.
+objects, not strings, and names that the class uses must stand above it. Hence no `from __future__ import annotations`.
 """
 
 import asyncio
+import http
 import json
 import logging
 import math
@@ -19,42 +20,25 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from ray import serve
-from ray.exceptions import RayTaskError
-from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
 
-from serve_apps.access import Keys, bound_host, check_bind
+from serve_apps.access import Keys, allowed_hosts, bound_host, check_bind
 from serve_apps.answers import IMAGE_BODY, PROBLEM_SCHEMA, RESPONSES, multipart, problem_response, request_id_of
 from serve_apps.bodies import read_body
-from serve_apps.calls import replica_lost
-from serve_apps.messages import (
-    GEOTIFF,
-    MAP_TYPES,
-    MULTIPART,
-    NDJSON,
-    MapReply,
-    MapRequest,
-    Output,
-    Problem,
-    ProblemError,
-)
+from serve_apps.guard import RequestGuard
+from serve_apps.messages import GEOTIFF, MAP_TYPES, MULTIPART, NDJSON, MapReply, MapRequest, Output
 from serve_apps.metrics import StageMetrics
 from serve_apps.negotiation import negotiated
-from serve_apps.queries import CoarseQuery, RefineQuery, StreamQuery, check_fits
+from serve_apps.problems import INTERNAL_DETAIL, Problem, ProblemError, problem_from
+from serve_apps.queries import CoarseQuery, RefineQuery, StreamQuery, check_fits, check_unique
 from serve_apps.settings import Args
 
 LOG = logging.getLogger("ray.serve")
 PAGE = Path(__file__).parent / "page"
-PAGE_HEADERS = {
-    "cache-control": "no-cache",
-    "content-security-policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
 _STATUS_S = 10.0
-"""How long a replica may take to say how it is."""
+"""How long a replica may take to answer how it is."""
 
 # No /docs: FastAPI's pages load their scripts from elsewhere.
 app = FastAPI(
@@ -66,23 +50,43 @@ app = FastAPI(
 )
 
 
+app.add_middleware(RequestGuard)
+
+
 @app.exception_handler(RequestValidationError)
 async def _invalid(request: Request, error: RequestValidationError) -> Response:
-    faults = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()]
-    return problem_response(Problem(422, "Unfit parameters", "; ".join(faults)), request_id_of(request))
+    detail = "; ".join(_fault(fault) for fault in error.errors())
+    return problem_response(Problem(422, "Invalid parameters", detail), request_id_of(request))
+
+
+def _fault(fault: dict[str, Any]) -> str:
+    name = ".".join(map(str, fault["loc"][1:]))
+    return (
+        f"{name}: unknown parameter; see /openapi.json"
+        if fault["type"] == "extra_forbidden"
+        else f"{name}: {fault['msg']}"
+    )
 
 
 @app.exception_handler(HTTPException)
 async def _http(request: Request, error: HTTPException) -> Response:
-    return problem_response(Problem(error.status_code, str(error.detail), str(error.detail)), request_id_of(request))
+    headers = dict(error.headers or {})
+    detail = str(error.detail)
+    if error.status_code == 404:
+        detail = f"{request.url.path[:100]}: no such path; see /openapi.json"
+    elif error.status_code == 405:
+        methods = {name.strip() for name in headers.get("Allow", headers.get("allow", "")).split(",")} - {""}
+        methods |= {"HEAD"} if "GET" in methods else set()
+        headers = {"allow": ", ".join(sorted(methods))}
+        detail = f"{request.method} is not allowed here; allowed: {headers['allow']}"
+    title = http.HTTPStatus(error.status_code).phrase.capitalize()
+    return problem_response(Problem(error.status_code, title, detail), request_id_of(request), headers)
 
 
 @app.exception_handler(Exception)
 async def _failed(request: Request, error: Exception) -> Response:
     LOG.exception("request failed", exc_info=error)
-    return problem_response(
-        Problem(500, "Failure of ours", "the reason is in the service's log"), request_id_of(request)
-    )
+    return problem_response(Problem(500, "Internal error", INTERNAL_DETAIL), request_id_of(request))
 
 
 app.mount("/page", StaticFiles(directory=PAGE), name="page")
@@ -102,12 +106,14 @@ class Gateway:
         self._limits, self._scenes = args.limits, scenes
         self._keys = Keys.read(args.access)
         check_bind(bound_host(), self._keys, args.access)
+        self.allowed_hosts = allowed_hosts(bound_host(), args.access)
+        self.has_keys = bool(self._keys)
         self._metrics = StageMetrics()
 
     @app.get("/", include_in_schema=False)
     async def page(self) -> Response:
         """The page."""
-        return FileResponse(PAGE / "index.html", headers=PAGE_HEADERS)
+        return FileResponse(PAGE / "index.html")
 
     @app.get("/healthz")
     async def healthz(self) -> dict[str, str]:
@@ -118,17 +124,17 @@ class Gateway:
     async def readyz(self, request: Request) -> Response:
         """A replica of each stage answers, and there is an active model."""
         try:
-            told = await self._within(self._scenes.describe.remote(), _STATUS_S)
+            model = await self._within(self._scenes.describe.remote(), _STATUS_S)
         except Exception as error:
             return problem_response(self._problem(error), request_id_of(request))
-        if not told["active"]:
-            detail = "; ".join(f"{name}: {error}" for name, error in told["errors"].items()) or "still loading"
+        if not model["active"]:
+            detail = "; ".join(f"{name}: {error}" for name, error in model["errors"].items()) or "still loading"
             return problem_response(Problem(503, "Model not ready", detail, 5), request_id_of(request))
-        return JSONResponse({"status": "ready", "model": told["version"], "errors": told["errors"]})
+        return JSONResponse({"status": "ready", "model": model["version"], "errors": model["errors"]})
 
     @app.get("/v1/model", responses={401: RESPONSES[401], 503: RESPONSES[503]})
     async def model(self, request: Request) -> Response:
-        """Name, active and desired version, classes with colours, bands, and that version's metrics."""
+        """Name, active and desired version, classes with colours, bands, limits on this machine, and metrics."""
         try:
             self._admitted(request)
             return JSONResponse(await self._within(self._scenes.describe.remote(), _STATUS_S))
@@ -140,16 +146,16 @@ class Gateway:
         """The image that travels with the model, as .npy: something to try."""
         try:
             self._admitted(request)
-            told = await self._within(self._scenes.sample.remote(), _STATUS_S)
+            sample = await self._within(self._scenes.sample.remote(), _STATUS_S)
         except Exception as error:
-            told = self._problem(error)
-        if isinstance(told, Problem):
-            return problem_response(told, request_id_of(request))
-        return Response(told, media_type="application/octet-stream")
+            sample = self._problem(error)
+        if isinstance(sample, Problem):
+            return problem_response(sample, request_id_of(request))
+        return Response(sample, media_type="application/octet-stream")
 
     @app.post("/v1/refine", responses=RESPONSES, openapi_extra=IMAGE_BODY)
     async def refine(self, request: Request, query: Annotated[RefineQuery, Query()]) -> Response:
-        """Both stages; with a coarse map of the caller's own, the second alone."""
+        """Both stages; with the caller's own coarse map, the second alone."""
         return await self._map(request, "refine", query)
 
     @app.post("/v1/coarse", responses=RESPONSES, openapi_extra=IMAGE_BODY)
@@ -163,12 +169,15 @@ class Gateway:
         started, request_id = time.perf_counter(), request_id_of(request)
         try:
             caller = self._admitted(request)
+            check_unique(request.query_params)
             sampler = query.sampler(self._limits)
-            outputs = query.wanted(("coarse", "refined", "uncertainty"))
+            outputs = query.requested(("coarse", "refined", "uncertainty"))
             image, own = await read_body(request, self._limits)
-            asked = MapRequest(request_id, "refine", image, own, sampler, outputs, query.media(), query.polygons())
-            lines = self._lines(asked)
-            # What is wrong with the request shows before the first line: the status can still say so.
+            map_request = MapRequest(
+                request_id, "refine", image, own, sampler, outputs, query.media(), query.polygons()
+            )
+            lines = self._lines(map_request)
+            # A fault of the request shows before the first line, while the status can still be set.
             first = await anext(lines)
             if isinstance(first, Problem):
                 raise ProblemError(first)
@@ -181,8 +190,8 @@ class Gateway:
                 yield first
                 async for line in lines:
                     if isinstance(line, Problem):
-                        told = {"type": "problem", "status": line.status, "title": line.title, "detail": line.detail}
-                        yield json.dumps(told).encode() + b"\n"
+                        content = {"type": "problem", "status": line.status, "title": line.title, "detail": line.detail}
+                        yield json.dumps(content).encode() + b"\n"
                         status = line.status
                         return
                     yield line
@@ -193,9 +202,9 @@ class Gateway:
 
         return StreamingResponse(body(), media_type=NDJSON)
 
-    async def _lines(self, asked: MapRequest) -> AsyncGenerator[Any, None]:
+    async def _lines(self, map_request: MapRequest) -> AsyncGenerator[Any, None]:
         """The scene worker's lines within the time limit; it stops when this is closed."""
-        stream: Any = self._scenes.options(stream=True).make_stream.remote(asked)
+        stream: Any = self._scenes.options(stream=True).make_stream.remote(map_request)
         try:
             async with asyncio.timeout(self._limits.request_s):
                 async for line in stream:
@@ -211,25 +220,27 @@ class Gateway:
         started, request_id = time.perf_counter(), request_id_of(request)
         try:
             caller = self._admitted(request)
+            check_unique(request.query_params)
             media = negotiated(request.headers.get("accept", "*/*"), MAP_TYPES)
             sampler: dict[str, Any] = {}
             outputs: tuple[Output, ...] = ("coarse",)
             if isinstance(query, RefineQuery):
                 several: tuple[Output, ...] = ("coarse", "refined", "uncertainty")
                 sampler = query.sampler(self._limits)
-                outputs = query.wanted(several if media == MULTIPART else ("refined",))
+                outputs = query.requested(several if media == MULTIPART else ("refined",))
             check_fits(outputs, media)
             image, own = await read_body(request, self._limits)
             if stage == "coarse" and own is not None:
                 raise ProblemError.of(400, "Unknown part", "part 'coarse'; stage 1 takes an image alone")
             types = (GEOTIFF,) if media == MULTIPART else (media,)
-            asked = MapRequest(request_id, stage, image, own, sampler, outputs, types, query.polygons())
-            told = await self._within(self._scenes.make.remote(asked), self._limits.request_s)
-            if isinstance(told, Problem):
-                raise ProblemError(told)
+            map_request = MapRequest(request_id, stage, image, own, sampler, outputs, types, query.polygons())
+            reply: MapReply | Problem = await self._within(
+                self._scenes.make.remote(map_request), self._limits.request_s
+            )
+            if isinstance(reply, Problem):
+                raise ProblemError(reply)
         except Exception as error:
             return self._refused(request, error, started)
-        reply: MapReply = told
         total = (time.perf_counter() - started) * 1e3
         timings = {**reply.milliseconds, "total": round(total, 1)}
         headers = {
@@ -237,6 +248,8 @@ class Gateway:
             "x-idgbr-windows": ", ".join(f"{name}={count}" for name, count in reply.windows.items()),
             "server-timing": ", ".join(f"{name};dur={value}" for name, value in timings.items()),
         }
+        if reply.bands:
+            headers["x-idgbr-bands"] = reply.bands
         self._log(request, caller, 200, started, {"model": reply.model, "windows": reply.windows, "ms": timings})
         if media == MULTIPART:
             boundary = uuid.uuid4().hex
@@ -244,23 +257,23 @@ class Gateway:
         return Response(reply.parts[0][2], headers=headers, media_type=media)
 
     def _admitted(self, request: Request) -> str:
-        """Who asks.
+        """Name of the caller.
 
         Raises:
             ProblemError: 401.
         """
         if not self._keys:
             return ""
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        key = given.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+        scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+        key = credentials.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
         caller = self._keys.caller(key)
         if caller is None:
             what = "is not known here" if key else "is missing"
-            raise ProblemError.of(401, "Key wanted", f"the API key {what}; send Authorization: Bearer KEY")
+            raise ProblemError.of(401, "Unauthorized", f"the API key {what}; send Authorization: Bearer KEY")
         return caller
 
     async def _within(self, call: Any, seconds: float) -> Any:
-        """The result of a call, which is cancelled where nobody waits for it any more."""
+        """The result of a call, which is cancelled with the request or after some seconds."""
         try:
             async with asyncio.timeout(seconds):
                 return await call
@@ -269,17 +282,7 @@ class Gateway:
             raise
 
     def _problem(self, error: Exception) -> Problem:
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        if isinstance(cause, ProblemError):
-            return cause.problem
-        if isinstance(cause, TimeoutError):
-            return Problem(504, "Took too long", f"no map within {self._limits.request_s:g} s; send a smaller image")
-        if isinstance(cause, BackPressureError):
-            return Problem(429, "Busy", "every replica and its queue are full; try again a little later", 2)
-        if replica_lost(error):
-            return Problem(503, "Replica lost", "a replica ended while it worked on this request; try again", 1)
-        LOG.exception("request failed", exc_info=error)
-        return Problem(500, "Failure of ours", "the request failed for a reason that is in the service's log")
+        return problem_from(error, self._limits.request_s)
 
     def _refused(self, request: Request, error: Exception, started: float) -> Response:
         problem = self._problem(error)

@@ -1,4 +1,4 @@
-"""What travels between deployments: a request for a map, windows, what was predicted, the map, or what is wrong."""
+"""Messages between deployments: a request for a map, windows, predictions, the map."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAP_TYPES = (GEOTIFF, PNG, GEOJSON, MULTIPART)
 
 @dataclass(frozen=True)
 class Windows:
-    """Which windows of an image to predict, by which version of the model, and how."""
+    """Windows of an image to predict, the version of the model, and the sampler."""
 
     model: str
     """Address of the version the request is pinned to."""
@@ -31,10 +31,10 @@ class Windows:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a stage gives back.
+    """The answer of a stage.
 
     Attributes:
-        values: (N, C, S, S) float16: class probabilities, of the refiner with the uncertainty behind them.
+        values: (N, C, S, S) float16 class probabilities; the refiner appends its uncertainty as the last channel.
         waited_ms: in the replica's queue.
         ms: in the model.
     """
@@ -46,7 +46,7 @@ class Predicted:
 
 @dataclass(frozen=True)
 class MapRequest:
-    """A map that is asked for.
+    """A request for a map.
 
     Attributes:
         id: of the request, for logs.
@@ -54,7 +54,7 @@ class MapRequest:
         image: the body, not decoded.
         coarse: the caller's own coarse map, not decoded.
         sampler: keys of the sampler to change.
-        outputs: what is wanted, in this order.
+        outputs: names of the maps, in the order of the answer.
         media: the type of the answer, or the types of every output of a stream's result.
         polygons: how polygons differ from the map's pixels.
     """
@@ -79,6 +79,7 @@ class MapReply:
         windows: predicted, by stage.
         milliseconds: by step of the work.
         shares: share of each class among the valid pixels.
+        bands: bands of the file in the model's order, where the file does not name them; empty otherwise.
     """
 
     parts: tuple[tuple[str, str, bytes], ...]
@@ -86,32 +87,4 @@ class MapReply:
     windows: dict[str, int]
     milliseconds: dict[str, float]
     shares: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why there is no map, and what to do, after RFC 9457.
-
-    Attributes:
-        status: HTTP status.
-        title: the kind of problem.
-        detail: what was found, what was expected, the way out.
-        retry_after: seconds after which another try makes sense; None where it does not.
-    """
-
-    status: int
-    title: str
-    detail: str
-    retry_after: int | None = None
-
-
-class ProblemError(Exception):
-    """Raised where a request cannot go on."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.detail)
-        self.problem = problem
-
-    @classmethod
-    def of(cls, status: int, title: str, detail: str, retry_after: int | None = None) -> ProblemError:
-        return cls(Problem(status, title, detail, retry_after))
+    bands: str = ""

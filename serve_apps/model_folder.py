@@ -1,15 +1,19 @@
-"""From the address in a `user_config` to a model in memory that passed its own smoke test."""
+"""Loads the model at the address in a `user_config`, tests it on its own sample and measures what it costs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from idgbr.errors import UserError
 from idgbr.models.description import ModelSpec, load_spec
+from serve_apps.costs import ModelCosts, StageCost, measure_coarse, measure_refiner
 
 if TYPE_CHECKING:
+    from idgbr.config.models import SamplerConfig
     from idgbr.inference.predictor import Part, Predictor
 
 
@@ -20,10 +24,19 @@ class Served:
     label: str
     spec: ModelSpec
     folder: str
+    costs: ModelCosts = field(default_factory=ModelCosts)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One stage of a model in memory, and its cost on this machine."""
+
+    predictor: Predictor
+    cost: StageCost | None
 
 
 def pinned(model: str, tracking_uri: str, stand_in: str = "") -> str:
-    """The address with an alias replaced by the version it stands for now; a folder made absolute.
+    """The address with an alias resolved to its version; a folder made absolute.
 
     Args:
         model: see `settings.Args`.
@@ -82,9 +95,9 @@ def refuse_other_task(before: ModelSpec, after: ModelSpec) -> None:
 
 
 def load(
-    address: str, tracking_uri: str, part: Part, device: Literal["auto", "cpu", "cuda"], threads: int
-) -> Predictor:
-    """One stage of a model, after both mapped the model's own sample as they should.
+    address: str, tracking_uri: str, part: Part, device: Literal["auto", "cpu", "cuda"], threads: int, batch: int
+) -> Loaded:
+    """One stage of a model, after both stages mapped the model's own sample correctly, and its measured cost.
 
     Raises:
         UserError: no such model, damaged, or it fails its smoke test.
@@ -100,6 +113,29 @@ def load(
     smoke_test(folder, predictor)
     if part == "coarse":
         predictor.refiner = None
-    else:
-        predictor.coarse_model = None
-    return predictor
+        return Loaded(predictor, None if predictor.coarse_model is None else _coarse_cost(predictor, batch))
+    predictor.coarse_model = None
+    return Loaded(predictor, None if predictor.refiner is None else _refiner_cost(predictor, batch))
+
+
+def _coarse_cost(predictor: Predictor, batch: int) -> StageCost:
+    spec = predictor.spec
+    images, valid = _blank(spec, spec.inference.coarse.window, batch)
+    return measure_coarse(lambda count: predictor.coarse(images[:count], valid[:count]), batch)
+
+
+def _refiner_cost(predictor: Predictor, batch: int) -> StageCost:
+    spec = predictor.spec
+    images, valid = _blank(spec, spec.inference.refiner.window, batch)
+    coarse = np.full((batch, len(spec.classes), *valid.shape[1:]), 1 / len(spec.classes), np.float32)
+    origins = np.zeros((batch, 2), np.int64)
+
+    def run(count: int, sampler: SamplerConfig) -> object:
+        return predictor.refine(images[:count], valid[:count], coarse[:count], origins[:count], sampler)
+
+    return measure_refiner(run, batch, spec.sampler)
+
+
+def _blank(spec: ModelSpec, side: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Windows of the right shape and dtype; what they show does not change what they cost."""
+    return np.zeros((batch, len(spec.bands), side, side), np.uint8), np.ones((batch, side, side), bool)

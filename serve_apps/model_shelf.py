@@ -17,10 +17,10 @@ from ray.exceptions import RayTaskError
 from idgbr.errors import UserError
 
 LOG = logging.getLogger("ray.serve")
-MOST = 2
-"""Versions held at a time: what is loaded beside the active one replaces an older one."""
-_RETRY_MOST_S = 300.0
-"""A wanted version that does not load is tried again, at the latest after this; a damaged one costs no more."""
+MAX_VERSIONS = 2
+"""Versions held at a time: one that is loaded beside the active one replaces an older one."""
+_MAX_RETRY_S = 300.0
+"""Longest pause before a desired version that did not load is tried again."""
 
 Model = TypeVar("Model")
 
@@ -33,12 +33,12 @@ class UserConfig(BaseModel):
     model: str
     """models:/NAME/VERSION, or a model folder. An alias would mean different versions to different replicas."""
     fallback: str = ""
-    """The version that served before: what a replica that starts anew serves while the wanted one does not load."""
+    """The version that served before: a replica that starts anew serves it while the desired one does not load."""
 
 
 @dataclass(frozen=True)
 class ShelfStatus:
-    """What a replica serves, should serve, holds, and why it does not serve what it should."""
+    """The versions a replica serves, should serve and holds, and why it does not serve the one it should."""
 
     desired: str
     active: str
@@ -54,11 +54,11 @@ class _Entry(Generic[Model]):
 
 
 class ModelUnavailable(UserError):
-    """The version a request wants cannot be served here; another replica, or a later try, may."""
+    """The version of a request cannot be served here; another replica, or a later try, may."""
 
 
 def reason(error: BaseException) -> str:
-    """Why, in one line; of an error that came from another replica, what it was there."""
+    """An error in one line; of one that came from another replica, its cause there."""
     cause = error.cause if isinstance(error, RayTaskError) else error
     text = str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}"
     return textwrap.shorten(text, 500, placeholder=" ...")
@@ -67,11 +67,11 @@ def reason(error: BaseException) -> str:
 class ModelShelf(Generic[Model]):
     """Loads versions, hands them out, and lets the old one go when its last request has ended.
 
-    A wanted version that does not load is tried again, ever more rarely: its store may have been away. Belongs to one
+    A desired version that does not load is tried again, ever more rarely: its store may have been away. Belongs to one
     event loop.
 
     Args:
-        load: Loads and tests the model at an address; raises if it is not fit to serve.
+        load: Loads and tests the model at an address; raises if it cannot be served.
         drain_s: How long a version that is no longer active is kept after its last use: no request that was pinned
             to it may live longer.
         changed: Called with the status whenever it changes.
@@ -112,26 +112,26 @@ class ModelShelf(Generic[Model]):
     async def activate(self, config: Any) -> None:
         """Makes a version the active one, once it is loaded and tested; until then, and if it fails, the old one stays.
 
-        Never raises: an error is told by `status`.
+        Never raises: `status` holds the error.
         """
         try:
-            wanted = UserConfig.model_validate(config)
-            address = wanted.model
+            checked = UserConfig.model_validate(config)
+            address = checked.model
         except ValueError as error:
             self._error = f"user_config: {config!r}; expected {{'model': 'models:/NAME/VERSION'}} ({error})"
-            self._tell()
+            self._report()
             return
         self._desired, self._error = address, ""
         self._failed.pop(address, None)
         if self._retrying is not None:
             self._retrying.cancel()
-        self._tell()
+        self._report()
         if not await self._tried(address):
-            if not self._active and wanted.fallback:
-                await self._fall_back(wanted.fallback)
+            if not self._active and checked.fallback:
+                await self._fall_back(checked.fallback)
             if self._desired == address:
                 self._retrying = asyncio.create_task(self._try_again(address))
-        self._tell()
+        self._report()
 
     async def _tried(self, address: str) -> bool:
         try:
@@ -147,9 +147,9 @@ class ModelShelf(Generic[Model]):
         pause, loaded = self._retry_s, False
         while not loaded:
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _RETRY_MOST_S)
+            pause = min(2 * pause, _MAX_RETRY_S)
             loaded = await self._tried(address)
-            self._tell()
+            self._report()
 
     async def _fall_back(self, address: str) -> None:
         try:
@@ -157,7 +157,7 @@ class ModelShelf(Generic[Model]):
         except Exception as error:
             LOG.error("nor is model %s: %s", address, reason(error))
         else:
-            # One that became active in the meantime is wanted more.
+            # Unless the desired one became active in the meantime.
             self._active = self._active or address
 
     @asynccontextmanager
@@ -167,22 +167,22 @@ class ModelShelf(Generic[Model]):
         Raises:
             ModelUnavailable: it does not load.
         """
-        wanted = address or self._active
-        if not wanted:
+        version = address or self._active
+        if not version:
             raise ModelUnavailable(self._error or "the model is still being loaded")
-        entry = self._held.get(wanted)
+        entry = self._held.get(version)
         while entry is None:
-            failed = self._failed.get(wanted)
+            failed = self._failed.get(version)
             if failed is not None and time.monotonic() - failed[0] < self._retry_s:
                 raise ModelUnavailable(failed[1])
             try:
-                await self._get(wanted)
+                await self._get(version)
             except Exception as error:
                 raise ModelUnavailable(reason(error)) from error
-            entry = self._held.get(wanted)
+            entry = self._held.get(version)
         entry.leases += 1
         try:
-            yield wanted, entry.model
+            yield version, entry.model
         finally:
             entry.leases -= 1
             entry.used = time.monotonic()
@@ -199,7 +199,7 @@ class ModelShelf(Generic[Model]):
         if address == self._desired and self._active != address:
             self._active, self._error = address, ""
             LOG.info("model %s is active", address)
-            self._tell()
+            self._report()
             self._drain_later()
 
     async def _load_one(self, address: str) -> None:
@@ -211,11 +211,11 @@ class ModelShelf(Generic[Model]):
             raise
         finally:
             del self._loading[address]
-        self._tell()
+        self._report()
 
     async def _make_room(self) -> None:
         async with self._released:
-            while len(self._held) + len(self._loading) > MOST:
+            while len(self._held) + len(self._loading) > MAX_VERSIONS:
                 idle = [key for key, entry in self._held.items() if key != self._active and not entry.leases]
                 if idle:
                     del self._held[min(idle, key=lambda key: self._held[key].used)]
@@ -232,7 +232,7 @@ class ModelShelf(Generic[Model]):
             if key not in (self._active, self._desired) and not entry.leases and now - entry.used >= self._drain_s:
                 del self._held[key]
                 LOG.info("model %s is no longer held", key)
-        self._tell()
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self._changed(self.status)

@@ -1,10 +1,13 @@
-"""Which of the types a client accepts it gets."""
+"""The media type of an answer, out of those the client accepts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from serve_apps.messages import ProblemError
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header, parse_options_header
+
+from serve_apps.problems import ProblemError
 
 _ALIASES = {
     "image/geotiff": "image/tiff",
@@ -14,29 +17,20 @@ _ALIASES = {
 
 
 def negotiated(accept: str, offered: Sequence[str]) -> str:
-    """The offered type a client likes best, the first one where it does not say.
+    """The offered type that a client prefers, the first one where it has no preference.
 
     Args:
-        accept: The Accept header (RFC 9110); parameters but q are not looked at.
-        offered: Types there are, the preferred one first.
+        accept: The Accept header (RFC 9110): quality first, then specificity. Parameters but q are ignored.
+        offered: Media types, the preferred one first.
 
     Raises:
-        ProblemError: 406, it likes none.
+        ProblemError: 406, it accepts none.
     """
-    wishes: list[tuple[float, int, str]] = []
-    for place, item in enumerate(accept.split(",")):
-        name, *parameters = (part.strip().lower() for part in item.split(";"))
-        quality = 1.0
-        for parameter in parameters:
-            if parameter.startswith("q="):
-                try:
-                    quality = float(parameter[2:])
-                except ValueError:
-                    quality = 0.0
-        if name and quality > 0:
-            wishes.append((-quality, place, _ALIASES.get(name, name)))
-    for _, _, wish in sorted(wishes or [(-1.0, 0, "*/*")]):
-        for media in offered:
-            if wish in ("*/*", media) or (wish.endswith("/*") and media.startswith(wish[:-1])):
-                return media
-    raise ProblemError.of(406, "Type not offered", f"Accept: {accept[:200]}; there is {', '.join(offered)}")
+    parsed = parse_accept_header(accept if accept.strip() else "*/*", MIMEAccept)
+    plain = MIMEAccept([(parse_options_header(name)[0].lower(), quality) for name, quality in parsed])
+    names = [*offered, *(alias for alias in _ALIASES if _ALIASES[alias] in offered)]
+    best = plain.best_match(names)
+    if best is None:
+        listed = ", ".join(offered)
+        raise ProblemError.of(406, "Not acceptable", f"Accept: {accept[:200]}; the service offers {listed}")
+    return _ALIASES.get(best, best)

@@ -1,28 +1,29 @@
-"""What Serve's proxy says by itself, as the service says it: problems in JSON, and 503 where a gateway died.
+"""Answers of Serve's proxy itself: problems in JSON, 503 where a gateway died, limits on headers, request ids.
 
 The proxy answers some requests without the gateway: it refuses them when every queue is full, knows no route before the
-application runs, and has nothing to say when the gateway's replica dies in the middle, which uvicorn makes a 500. Maps
-have no side effects, so that one can simply be asked for again.
+application runs, and sends nothing when the gateway's replica dies in the middle, which uvicorn makes a 500. Maps have
+no side effects, so that a client can simply repeat the request.
 """
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_apps.answers import problem_response
-from serve_apps.messages import Problem
+from serve_apps.problems import QUEUE_FULL, REPLICA_LOST, Problem
+from serve_apps.protocol import limit_headers
+from serve_apps.request_ids import plausible_id
 
 ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_apps.proxy:middlewares"}
 """What Ray's nodes have in their environment, so that their proxies load this."""
-_TOLD = {
-    404: Problem(404, "Nothing there", "the service is not running, or has no such path; see /openapi.json"),
-    408: Problem(504, "Took too long", "no answer within the proxy's time limit; send a smaller image"),
-    429: Problem(429, "Busy", "every replica and its queue are full; try again a little later", 2),
-    503: Problem(503, "Not ready", "no replica of the gateway is there yet; try again", 2),
+_PROBLEMS = {
+    404: Problem(404, "Not found", "the service is not running, or has no such path; see /openapi.json"),
+    408: Problem(504, "Timed out", "no answer within the proxy's time limit; send a smaller image"),
+    429: QUEUE_FULL,
+    503: Problem(503, "Not ready", "no replica of the gateway runs yet; try again", 2),
 }
-_LOST = Problem(503, "Replica lost", "the gateway's replica ended while it worked on this request; try again", 1)
 
 
 class ProxyProblems:
@@ -37,28 +38,34 @@ class ProxyProblems:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = replaced = False
+        request_id = ""
+        if scope["type"] == "http":
+            # Before Serve's own middleware, which sends any id back that the caller made up.
+            headers = MutableHeaders(scope=scope)
+            request_id = plausible_id(headers.get("x-request-id", ""))
+            headers["x-request-id"] = request_id
 
         async def answer(problem: Problem) -> None:
-            request_id = Headers(scope=scope).get("x-request-id", "")
-            await problem_response(problem, request_id)(scope, receive, send)
+            await problem_response(problem, request_id, {"x-request-id": request_id})(scope, receive, send)
 
-        async def told(message: Message) -> None:
+        async def send_replaced(message: Message) -> None:
             nonlocal started, replaced
             if message["type"] == "http.response.start":
                 started = True
                 plain = Headers(raw=message["headers"]).get("content-type", "").startswith("text/plain")
-                problem = _TOLD.get(message["status"]) if plain else None
+                problem = _PROBLEMS.get(message["status"]) if plain else None
                 if problem is not None:
                     replaced = True
                     await answer(problem)
             if not replaced:
                 await send(message)
 
-        await self._app(scope, receive, told)
+        await self._app(scope, receive, send_replaced)
         if not started and scope["type"] == "http":
-            await answer(_LOST)
+            await answer(REPLICA_LOST)
 
 
 def middlewares() -> list[Middleware]:
-    """Ray Serve calls this in every proxy."""
+    """Ray Serve calls this in every proxy, before it makes its HTTP server."""
+    limit_headers()
     return [Middleware(ProxyProblems)]

@@ -1,13 +1,15 @@
-"""Query parameters of the calls that make maps."""
+"""Query parameters of the routes that make maps."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import QueryParams
 
 from idgbr.raster.polygons import PolygonOptions
-from serve_apps.messages import GEOJSON, GEOTIFF, MULTIPART, NDJSON, PNG, Output, ProblemError
+from serve_apps.messages import GEOJSON, GEOTIFF, MULTIPART, NDJSON, PNG, Output
+from serve_apps.problems import ProblemError
 from serve_apps.settings import LimitArgs
 
 _TYPES = {"tiff": GEOTIFF, "png": PNG, "geojson": GEOJSON}
@@ -47,26 +49,26 @@ class RefineQuery(CoarseQuery):
     the last three."""
 
     def sampler(self, limits: LimitArgs) -> dict[str, Any]:
-        """Keys of the sampler that are given.
+        """Keys of the sampler that the request sets.
 
         Raises:
             ProblemError: 422, more than is allowed.
         """
-        for name, most in (("steps", limits.steps), ("samples", limits.samples)):
+        for name, maximum in (("steps", limits.steps), ("samples", limits.samples)):
             value = getattr(self, name)
-            if value is not None and value > most:
-                raise ProblemError.of(422, "Unfit parameters", f"{name}: {value}; at most {most} are allowed here")
+            if value is not None and value > maximum:
+                raise ProblemError.of(422, "Invalid parameters", f"{name}: {value}; at most {maximum} are allowed here")
         return self.model_dump(include={"steps", "samples", "guidance", "seed"}, exclude_none=True)
 
-    def wanted(self, default: tuple[Output, ...]) -> tuple[Output, ...]:
-        """The outputs asked for."""
+    def requested(self, default: tuple[Output, ...]) -> tuple[Output, ...]:
+        """The outputs that the request names."""
         if self.outputs is None:
             return default
         known: dict[str, Output] = {name: name for name in ("image", "coarse", "refined", "uncertainty")}
         names = list(dict.fromkeys(self.outputs.split(",")))
         unknown = [name for name in names if name not in known]
         if unknown:
-            raise ProblemError.of(422, "Unfit parameters", f"outputs: {unknown[0]!r}; there is {', '.join(known)}")
+            raise ProblemError.of(422, "Invalid parameters", f"outputs: {unknown[0]!r}; expected {', '.join(known)}")
         return tuple(known[name] for name in names)
 
 
@@ -81,6 +83,19 @@ class StreamQuery(RefineQuery):
         return tuple(dict.fromkeys(_TYPES[name] for name in self.formats.split(",")))
 
 
+def check_unique(query: QueryParams) -> None:
+    """Refuses a parameter that is sent more than once: which of its values counts would be a guess.
+
+    Raises:
+        ProblemError: 422.
+    """
+    names = [name for name, _ in query.multi_items()]
+    for name in names:
+        if names.count(name) > 1:
+            values = ", ".join(query.getlist(name))[:100]
+            raise ProblemError.of(422, "Invalid parameters", f"{name}: sent {names.count(name)} times ({values})")
+
+
 def check_fits(outputs: tuple[Output, ...], media: str) -> None:
     """Refuses outputs the type of the answer cannot hold.
 
@@ -88,7 +103,7 @@ def check_fits(outputs: tuple[Output, ...], media: str) -> None:
         ProblemError: 422.
     """
     if media not in (MULTIPART, NDJSON) and len(outputs) != 1:
-        raise ProblemError.of(422, "Unfit parameters", f"outputs: {len(outputs)} need Accept: {MULTIPART}")
+        raise ProblemError.of(422, "Invalid parameters", f"outputs: {len(outputs)} need Accept: {MULTIPART}")
     for name in outputs:
         if (name == "image" and media not in (PNG, NDJSON)) or (name == "uncertainty" and media == GEOJSON):
-            raise ProblemError.of(422, "Unfit parameters", f"outputs: {name} cannot be sent as {media}")
+            raise ProblemError.of(422, "Invalid parameters", f"outputs: {name} cannot be sent as {media}")

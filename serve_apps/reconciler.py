@@ -7,9 +7,9 @@
 
 It reads the alias every few seconds, and at once when MLflow's webhook says that it moved (its secret is in the
 environment variable IDGBR_WEBHOOK_SECRET), and is the only one that writes the model version into the Serve config. The
-replicas load the new version beside the old one and test it; what became of it is tagged on the version. It keeps
-nothing itself: killed at any point and started again, it goes on from what registry and endpoint say, and while it or
-MLflow is away the endpoint serves on.
+replicas load the new version beside the old one and test it; the outcome is tagged on the version. It keeps
+no state: killed at any point and started again, it continues from the state of registry and endpoint, and while it or
+MLflow is down the endpoint serves on.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ STATE_TAG = "serving.state"
 """serving or failed, of a version that was rolled out."""
 _TIMEOUT_S = 30.0
 _AGAIN_S = 15.0
-"""Between two looks while something is wrong, however rarely it looks otherwise."""
+"""Seconds between two looks while something is wrong, at most."""
 _PASSING = (MlflowException, requests.RequestException, RuntimeError, ConnectionError, OSError)
-"""What a store, a Serve or an endpoint that is away for a while raises."""
+"""Raised while a store, a Serve or an endpoint is down."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What the reconciler saw last.
+    """The last look of the reconciler.
 
     Attributes:
         desired: the version the alias stands for.
@@ -67,14 +67,14 @@ class State:
 
 
 class Reconciler:
-    """Brings what is served in line with an alias, one look at a time.
+    """Makes the endpoint serve the version of an alias, one look at a time.
 
     Args:
         uri: the MLflow store.
         name: the registered model.
         alias: the alias that is followed.
         target: where the Serve config is.
-        endpoint: address of the endpoint, and the headers it wants.
+        endpoint: address of the endpoint.
         headers: sent to the endpoint: an API key.
     """
 
@@ -106,27 +106,27 @@ class Reconciler:
             self._woken.clear()
 
     def look(self) -> State:
-        """One look: alias, Serve config, endpoint. What is away is left for the next look; never raises for it."""
+        """One look: alias, Serve config, endpoint. Never raises where one of them is down; the next look repeats."""
         try:
             version = str(connect(self._uri).get_model_version_by_alias(self._name, self._alias).version)
             address = f"models:/{self._name}/{version}"
-            told = self._asked()
+            model = self._model()
             fault = self._target.fault()
             if fault or self._target.model() != address:
                 self._began = (address, time.monotonic())
-                self._target.write(address, str(told.get("active", "")))
-                # Only now: whoever reads it may rely on replicas that go on without this process.
+                self._target.write(address, str(model.get("active", "")))
+                # Only now: from this line on the replicas continue without this process.
                 LOG.info("rolling out %s%s", address, fault and f" again, since the application was not built: {fault}")
-                told = self._asked()
-            self.state = self._seen(address, told, fault)
+                model = self._model()
+            self.state = self._seen(address, model, fault)
             self._tag(version)
         except _PASSING as error:
             LOG.warning("cannot look: %s", error)
             self.state = State(self.state.desired, self.state.active, False, str(error))
         return self.state
 
-    def _asked(self) -> dict[str, Any]:
-        """What /v1/model tells; nothing where no endpoint answers, as before the first rollout."""
+    def _model(self) -> dict[str, Any]:
+        """Content of /v1/model; empty where no endpoint answers, as before the first rollout."""
         try:
             answer = requests.get(f"{self._endpoint}/v1/model", headers=self._headers, timeout=_TIMEOUT_S)
         except requests.ConnectionError:
@@ -134,24 +134,24 @@ class Reconciler:
         if answer.status_code in (404, 503):
             return {}
         answer.raise_for_status()
-        told: dict[str, Any] = answer.json()
-        return told
+        model: dict[str, Any] = answer.json()
+        return model
 
-    def _seen(self, address: str, told: Mapping[str, Any], fault: str) -> State:
-        replicas = [one for several in (told.get("replicas") or {}).values() for one in several]
+    def _seen(self, address: str, model: Mapping[str, Any], fault: str) -> State:
+        replicas = [one for several in (model.get("replicas") or {}).values() for one in several]
         settled = bool(replicas) and all(one["active"] == address for one in replicas)
-        heard = bool(replicas) and all(one["desired"] == address for one in replicas)
-        errors = told.get("errors") or {}
-        # An error of the version before says nothing about this one.
-        error = "; ".join(dict.fromkeys(map(str, errors.values()))) if heard and not settled else fault
+        informed = bool(replicas) and all(one["desired"] == address for one in replicas)
+        errors = model.get("errors") or {}
+        # An error of the version before is none of this one.
+        error = "; ".join(dict.fromkeys(map(str, errors.values()))) if informed and not settled else fault
         seconds = self.state.seconds if self.state.desired == address else None
         if settled and seconds is None and self._began is not None and self._began[0] == address:
             seconds = time.monotonic() - self._began[1]
             LOG.info("%s is served by every replica, %.1f s after it was seen", address, seconds)
-        return State(address, str(told.get("active", "")), settled, error, seconds)
+        return State(address, str(model.get("active", "")), settled, error, seconds)
 
     def _tag(self, version: str) -> None:
-        """What became of the version, once it is known and not written yet."""
+        """Tags the outcome on the version, once it is known and not tagged yet."""
         known = "serving" if self.state.settled else "failed" if self.state.error else ""
         client = connect(self._uri)
         if not known or client.get_model_version(self._name, version).tags.get(STATE_TAG) == known:
@@ -182,11 +182,13 @@ class Flags(JobFlags):
     application: str = "refinement"
     """Name of the application in the Serve config."""
     endpoint: str = "http://127.0.0.1:8000"
-    """Where the endpoint answers. An API key for it is taken from the environment variable IDGBR_API_KEY."""
+    """Where the endpoint answers. Its API key is read from the environment variable IDGBR_API_KEY."""
     interval: float = Field(15.0, gt=0)
     """Seconds between two looks at the alias."""
     webhook_url: str = Field("", alias="webhook-url")
-    """Where the MLflow server reaches this reconciler, http://HOST:PORT/mlflow; registered there. Empty: poll."""
+    """Where the MLflow server reaches this reconciler, http://HOST:PORT/mlflow; registered there. Empty: poll. MLflow
+    takes http and private addresses only if its server has MLFLOW_WEBHOOK_ALLOWED_SCHEMES=http,https and
+    MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true in its environment."""
     host: str = "0.0.0.0"
     """Address to listen at for the webhook."""
     port: int = 8090
@@ -204,21 +206,36 @@ def main(flags: Flags) -> dict[str, object]:
     if flags.webhook_url:
         secret = os.environ.get(SECRET, "")
         if not secret:
-            raise UserError(f"--webhook-url: the environment variable {SECRET} is empty; it is what MLflow signs with")
+            raise UserError(
+                f"--webhook-url: the environment variable {SECRET} is empty; MLflow signs its calls with this secret"
+            )
         app = webhook_app(Verifier(secret), reconciler.wake, lambda: asdict(reconciler.state))
         server = uvicorn.Server(uvicorn.Config(app, flags.host, flags.port, log_level="warning"))
         # A daemon: it has nothing to finish.
         threading.Thread(target=server.run, daemon=True).start()
-        _register(flags, secret)
+        register_webhook(flags, secret)
     reconciler.run(flags.interval)
     return {}
 
 
-def _register(flags: Flags, secret: str) -> None:
+def register_webhook(flags: Flags, secret: str) -> bool:
+    """Registers the webhook with the MLflow server; where that is refused, says what the server lacks.
+
+    Returns:
+        Whether it is registered.
+    """
     try:
         ensure_webhook(connect(flags.tracking_uri), f"idgbr-{flags.model}", flags.webhook_url, secret)
     except _PASSING as error:
-        LOG.warning("webhook not registered, polling alone: %s", error)
+        LOG.warning(
+            "webhook not registered, polling every %g s: %s. Start the MLflow server with "
+            "MLFLOW_WEBHOOK_ALLOWED_SCHEMES=http,https and MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true, or name a public "
+            "https address in --webhook-url",
+            flags.interval,
+            error,
+        )
+        return False
+    return True
 
 
 def target(flags: Flags) -> Target:

@@ -1,4 +1,4 @@
-"""Where the Serve config is kept, and how a model version gets into it: a running Serve, or a RayService."""
+"""Writes a model version into a Serve config: of a running Serve, or of a RayService."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _TIMEOUT_S = 30.0
 
 
 class Target(Protocol):
-    """Where the model version of an application is written to; nothing else writes there."""
+    """Holder of the Serve config of an application; nothing else writes the model version there."""
 
     def model(self) -> str | None:
-        """The version all deployments are told to serve; None where there is none, or not one."""
+        """The version in the config of all deployments; None where there is none, or several."""
 
     def write(self, address: str, fallback: str = "") -> None:
-        """Tells all deployments to serve a version, at once, and which one where it does not load."""
+        """Makes all deployments serve a version, and another one where it does not load."""
 
     def fault(self) -> str:
         """Why the application could not be built, in one line; empty where it could."""
@@ -56,15 +56,14 @@ def with_model(config: Mapping[str, Any], application: str, address: str, fallba
 
 
 def model_in(config: Mapping[str, Any], application: str) -> str | None:
-    """The version that all deployments of an application are told to serve; None where they are told nothing, or not
-    the same.
+    """The version in the config of all deployments of an application; None where there is none, or several.
 
     Raises:
         UserError: the config has no such application.
     """
     app = _application(config, application)
-    told = {entry["name"]: (entry.get("user_config") or {}).get("model") for entry in app.get("deployments") or []}
-    versions = {told.get(name) for name in MODEL_DEPLOYMENTS}
+    by_name = {entry["name"]: (entry.get("user_config") or {}).get("model") for entry in app.get("deployments") or []}
+    versions = {by_name.get(name) for name in MODEL_DEPLOYMENTS}
     return versions.pop() if len(versions) == 1 else None
 
 
@@ -73,7 +72,7 @@ class RunningServe:
 
     Args:
         address: of the dashboard, http://host:8265.
-        config: what to deploy, but for the model version.
+        config: to deploy, without the model version.
         application: the application's name.
     """
 
@@ -111,9 +110,9 @@ class RayService:
     """
 
     def __init__(self, name: str, namespace: str, application: str, server: str = "", account: Path = _ACCOUNT) -> None:
-        place = namespace or (account / "namespace").read_text().strip()
+        where = namespace or (account / "namespace").read_text().strip()
         host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-        self._url = f"{server or f'https://{host}:{port}'}/apis/ray.io/v1/namespaces/{place}/rayservices/{name}"
+        self._url = f"{server or f'https://{host}:{port}'}/apis/ray.io/v1/namespaces/{where}/rayservices/{name}"
         self._name, self._account = application, account
 
     def model(self) -> str | None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import ray
 import requests
 from pydantic import ValidationError
 from ray import serve
@@ -31,6 +33,12 @@ from serve_apps.proxy import ENVIRONMENT
 from serve_apps.settings import Args
 
 IMPORT_PATH = "serve_apps.refinement:build"
+_PARTS = {
+    "CoarseSegmenter": "stage 1 (CoarseSegmenter)",
+    "DiffusionRefiner": "stage 2 (DiffusionRefiner)",
+    "SceneWorker": "the scene worker",
+    "Gateway": "the gateway",
+}
 
 
 class Flags(JobFlags):
@@ -44,15 +52,44 @@ class Flags(JobFlags):
     """Another port than the file's."""
 
 
+class _StartLines(threading.Thread):
+    """Prints a line for every part of the service as it becomes ready."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._began, self._ended = time.monotonic(), threading.Event()
+
+    def print(self, line: str) -> None:
+        """A line with the seconds since the start."""
+        print(f"{time.monotonic() - self._began:5.1f} s  {line}", flush=True)
+
+    def run(self) -> None:
+        ready: set[str] = set()
+        while not self._ended.wait(0.5):
+            for app in serve.status().applications.values():
+                for name, deployment in app.deployments.items():
+                    if deployment.status == "HEALTHY" and name not in ready:
+                        ready.add(name)
+                        self.print(f"{_PARTS.get(name, name)} is ready")
+
+    def __enter__(self) -> _StartLines:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+
+
 def read_service(path: str, **changes: Any) -> tuple[HTTPOptions, Args]:
-    """The address and the application's arguments in a file for `serve deploy`.
+    """The HTTP options and the application's arguments in a file for `serve deploy`.
 
     Args:
         path: The file.
-        changes: Arguments of the application that win over the file's.
+        changes: Arguments of the application that override the file's.
 
     Raises:
-        UserError: no such file, not of Serve's schema, an unknown key, or no application of ours.
+        UserError: no such file, not of Serve's schema, an unknown key, or no application of this package.
     """
     content = read_yaml(path)
     try:
@@ -60,10 +97,10 @@ def read_service(path: str, **changes: Any) -> tuple[HTTPOptions, Args]:
     except ValidationError as error:
         fault = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
-    ours = [app for app in schema.applications if app.import_path == IMPORT_PATH]
-    if not ours:
+    found = [app for app in schema.applications if app.import_path == IMPORT_PATH]
+    if not found:
         raise UserError(f"{path}: applications: none with import_path {IMPORT_PATH}")
-    args = validate(Args, {**ours[0].args, **changes}, f"{path}: args")
+    args = validate(Args, {**found[0].args, **changes}, f"{path}: args")
     options = {k: v for k, v in schema.http_options.model_dump().items() if k in HTTPOptions.model_fields}
     return HTTPOptions(**options), args
 
@@ -83,17 +120,35 @@ def main(flags: Flags) -> dict[str, object]:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with start_ray(ResourcesConfig(logical_cpus=max(4, os.cpu_count() or 4))):
+    lines = _StartLines()
+    lines.print("starting Ray")
+    with start_ray(ResourcesConfig(logical_cpus=max(4, os.cpu_count() or 4)), loopback=True):
         from serve_apps.refinement import build
 
+        lines.print(f"Ray runs; loading {model} and measuring how fast it is here")
         serve.start(http_options=http)
-        serve.run(build(args.model_copy(update={"model": model})), name="refinement", route_prefix="/")
+        with lines:
+            serve.run(build(args.model_copy(update={"model": model})), name="refinement", route_prefix="/")
         url = f"http://{http.host}:{http.port}"
-        ready = requests.get(f"{url}/readyz", timeout=60).json()
-        print(f"{ready.get('model', ready.get('detail'))} at {url} (interrupt to stop)", flush=True)
+        for line in _summary(url):
+            lines.print(line)
         stop.wait()
         serve.shutdown()
     return {"url": url}
+
+
+def _summary(url: str) -> list[str]:
+    """Where the service, its metrics and its log are, and how much it takes on."""
+    model = requests.get(f"{url}/v1/model", timeout=60)
+    limits = model.json().get("limits") if model.ok else None
+    size = f", up to {limits['pixels']:,} px in {limits['seconds']:g} s" if limits else ""
+    name = requests.get(f"{url}/readyz", timeout=60).json()
+    node = ray.nodes()[0]
+    return [
+        f"metrics: http://127.0.0.1:{node['MetricsExportPort']}/metrics (ray_idgbr_*)",
+        f"log: {ray._private.worker._global_node.get_logs_dir_path()}/serve",
+        f"{name.get('model', name.get('detail'))} at {url}{size} (interrupt to stop)",
+    ]
 
 
 if __name__ == "__main__":

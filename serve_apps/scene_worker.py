@@ -5,58 +5,68 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
+import io
 import json
+import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from ray import serve
-from ray.exceptions import RayTaskError
-from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from idgbr import IGNORE
 from idgbr.config.models import SamplerConfig
-from idgbr.errors import UserError
-from idgbr.raster.decoding import BadImage, ImageLimits, Picture, check_values, decode_coarse, decode_image
+from idgbr.inference.predictor import Part
+from idgbr.models.description import load_sample
+from idgbr.raster.decoding import (
+    ImageLimits,
+    Picture,
+    check_values,
+    decode_coarse,
+    decode_image,
+    image_size,
+)
 from idgbr.raster.encoding import preview_png
-from serve_apps.assembly import Assembly, Maps, Stages
-from serve_apps.calls import every_replica, replica_lost
+from serve_apps.admission import Job, Workload
+from serve_apps.assembly import Assembly, Maps, StageHandles
+from serve_apps.calls import every_replica
+from serve_apps.costs import Estimate, ModelCosts
 from serve_apps.encoders import check_polygons, encoded
-from serve_apps.messages import MapReply, MapRequest, Problem, ProblemError
+from serve_apps.geography import check_degrees
+from serve_apps.messages import GEOJSON, MapReply, MapRequest
 from serve_apps.metrics import StageMetrics
 from serve_apps.model_folder import Served, find, refuse_other_task
-from serve_apps.model_shelf import ModelShelf, ModelUnavailable, ShelfStatus
+from serve_apps.model_shelf import ModelShelf, ShelfStatus
+from serve_apps.problems import Problem, ProblemError, problem_from
 from serve_apps.settings import Args
 from serve_apps.steps import step_lines
 
 T = TypeVar("T")
-
-_FAULTS = {
-    "format": (415, "Unsupported format"),
-    "damaged": (400, "Damaged body"),
-    "size": (413, "Too large"),
-    "content": (422, "Unfit image"),
-}
+LOG = logging.getLogger("ray.serve")
 
 
 @serve.deployment
 class SceneWorker:
     """Makes maps out of bodies by calling the stages.
 
-    Which version a request gets is decided here, once per request. `user_config` is as in `stages._Stage`; a new
-    version becomes the active one when a replica of each stage has it and it passed its smoke test there.
+    Each request is pinned here to a version of the model. `user_config` is as in `stages._Stage`; a new version becomes
+    the active one when a replica of each stage has it and it passed its smoke test there.
     """
 
     def __init__(self, args: Args, coarse: DeploymentHandle, refiner: DeploymentHandle) -> None:
         self._args = args
-        self._stages = Stages(coarse, refiner, args.coarse.batch, args.refiner.batch, args.scenes.calls)
+        self._handles = StageHandles(coarse, refiner, args.coarse.batch, args.refiner.batch, args.scenes.calls)
         self._limits = ImageLimits(args.limits.pixels, args.limits.bands)
         self._pool = ThreadPoolExecutor(args.scenes.threads, "scenes")
+        self._headers = ThreadPoolExecutor(1, "headers")  # an overloaded pool must not delay the refusal
+        speed = max(1, args.refiner.min_replicas) / max(1, args.scenes.min_replicas)
+        self._workload = Workload(args.limits.request_s, speed)
         self._metrics = StageMetrics()
         self._shelf: ModelShelf[Served] = ModelShelf(self._load, args.limits.request_s, self._metrics.show_model)
 
@@ -69,17 +79,17 @@ class SceneWorker:
         return self._shelf.status
 
     async def describe(self) -> dict[str, Any]:
-        """What /v1/model tells: the model, and its versions in every replica of the deployments that know one."""
+        """The content of /v1/model: the model, its versions in every replica that knows one, and the limits."""
         context = serve.get_replica_context()
         handles = {
             "scenes": serve.get_deployment_handle(context.deployment, context.app_name),
-            "coarse": self._stages.coarse,
-            "refiner": self._stages.refiner,
+            "coarse": self._handles.coarse,
+            "refiner": self._handles.refiner,
         }
         states: list[list[ShelfStatus]] = await asyncio.gather(*(every_replica(h, "status") for h in handles.values()))
         replicas = dict(zip(handles, states, strict=True))
         faults = {name: dict.fromkeys(one.error for one in several if one.error) for name, several in replicas.items()}
-        told: dict[str, Any] = {
+        versions: dict[str, Any] = {
             "desired": self._shelf.status.desired,
             "active": self._shelf.status.active,
             "replicas": {
@@ -89,10 +99,10 @@ class SceneWorker:
             "errors": {name: "; ".join(several) for name, several in faults.items() if several},
         }
         if not self._shelf.status.active:
-            return told
+            return versions
         async with self._shelf.lease() as (_, served):
             spec = served.spec
-            return told | {
+            return versions | {
                 "name": spec.name,
                 "version": served.label,
                 "classes": [{"id": i, "name": c.name, "colour": c.colour} for i, c in enumerate(spec.classes)],
@@ -100,6 +110,7 @@ class SceneWorker:
                 "gsd": spec.gsd,
                 "sampler": spec.sampler.model_dump(),
                 "stages": {"coarse": spec.coarse is not None, "refine": spec.refiner is not None},
+                "limits": self._measured_limits(served),
                 "metrics": spec.metrics,
                 "provenance": spec.provenance,
             }
@@ -117,11 +128,14 @@ class SceneWorker:
         started = time.perf_counter()
         try:
             async with self._shelf.lease() as (address, served):
-                assembly, own = await self._decoded(request, address, served)
-                decoded_ms = (time.perf_counter() - started) * 1e3
-                maps = await assembly.maps(self._sampler(request, served), own, request.stage == "refine")
-                maps.milliseconds = {"decode": decoded_ms, **maps.milliseconds}
-                return await self._reply(request, served, assembly.picture, maps)
+                sampler = self._sampler(request, served)
+                estimate = await self._estimated(request, served, sampler)
+                with self._workload.admitted(estimate.seconds) as job:
+                    assembly, own = await self._decoded(request, address, served, self._counter(estimate, job))
+                    decoded_ms = (time.perf_counter() - started) * 1e3
+                    maps = await assembly.maps(sampler, own, request.stage == "refine")
+                    maps.milliseconds = {"decode": decoded_ms, **maps.milliseconds}
+                    return await self._reply(request, served, assembly.picture, maps)
         except Exception as error:
             return self._problem(error)
 
@@ -130,17 +144,19 @@ class SceneWorker:
         started = time.perf_counter()
         try:
             async with self._shelf.lease() as (address, served):
-                assembly, own = await self._decoded(request, address, served)
-                decoded_ms = (time.perf_counter() - started) * 1e3
-                if "image" in request.outputs:
-                    yield _line(await self._threaded(_image_line, assembly.picture))
-                maps = await assembly.coarse_maps() if own is None else Maps(own)
-                maps.milliseconds = {"decode": decoded_ms, **maps.milliseconds}
                 sampler = self._sampler(request, served)
-                async for line in step_lines(assembly, maps, sampler, self._args.scenes.calls, self._threaded):
-                    yield _line(line)
-                reply = await self._reply(request, served, assembly.picture, maps)
-                yield _line(_result(reply))
+                estimate = await self._estimated(request, served, sampler)
+                with self._workload.admitted(estimate.seconds) as job:
+                    assembly, own = await self._decoded(request, address, served, self._counter(estimate, job))
+                    decoded_ms = (time.perf_counter() - started) * 1e3
+                    if "image" in request.outputs:
+                        yield _line(await self._threaded(_image_line, assembly.picture))
+                    maps = await assembly.coarse_maps() if own is None else Maps(own)
+                    maps.milliseconds = {"decode": decoded_ms, **maps.milliseconds}
+                    async for line in step_lines(assembly, maps, sampler, self._args.scenes.calls, self._threaded):
+                        yield _line(line)
+                    reply = await self._reply(request, served, assembly.picture, maps)
+                    yield _line(_result(reply))
         except Exception as error:
             yield self._problem(error)
 
@@ -149,25 +165,77 @@ class SceneWorker:
         if self._shelf.status.active:
             async with self._shelf.lease() as (_, before):
                 refuse_other_task(before.spec, served.spec)
-        await asyncio.gather(self._stages.coarse.prepare.remote(address), self._stages.refiner.prepare.remote(address))
+        stages = self._handles.coarse, self._handles.refiner
+        costs = ModelCosts(*await asyncio.gather(*(stage.prepare.remote(address) for stage in stages)))
+        served = replace(served, costs=costs)
+        LOG.info("model %s: limits on this machine %s", address, self._measured_limits(served))
         return served
 
-    async def _decoded(
-        self, request: MapRequest, address: str, served: Served
-    ) -> tuple[Assembly, NDArray[np.uint8] | None]:
-        spec = served.spec
+    def _measured_limits(self, served: Served) -> dict[str, float]:
+        """Limits of a request: the largest image that is refined in time here with the model's own sampler, and the
+        seconds it takes.
+        """
+        limits, budget_s = self._args.limits, self._workload.budget_s
+        side = served.costs.largest_side(served.spec, budget_s, limits.pixels)
+        fits = served.costs.both_s(served.spec, math.isqrt(limits.pixels)) <= budget_s
+        return {
+            "pixels": limits.pixels if fits else side * side,
+            "seconds": round(self._workload.clock_s(served.costs.both_s(served.spec, side)), 1) if side else 0.0,
+            **limits.model_dump(include={"request_s", "body_mb", "bands", "steps", "samples"}),
+        }
+
+    async def _estimated(self, request: MapRequest, served: Served, sampler: SamplerConfig) -> Estimate:
+        """The work of a request, from the header of its image.
+
+        Raises:
+            ProblemError: 413, more than fits into the time limit; 422, the model lacks a stage.
+            BadImage: not an image, or larger than the limits.
+        """
+        spec, limits = served.spec, self._args.limits
         check_polygons(request, served)
         if request.coarse is None and spec.coarse is None:
             raise ProblemError.of(422, "No stage 1", f"{served.label} has no stage 1: send a coarse map with the image")
         if request.stage == "refine" and spec.refiner is None:
-            raise ProblemError.of(422, "No stage 2", f"{served.label} has no stage 2: ask /v1/coarse")
+            raise ProblemError.of(422, "No stage 2", f"{served.label} has no stage 2: use /v1/coarse")
+        loop = asyncio.get_running_loop()
+        height, width = await loop.run_in_executor(self._headers, image_size, request.image, self._limits)
+        parts: list[Part] = ["coarse"] if request.coarse is None else []
+        parts += ["refiner"] if request.stage == "refine" else []
+        estimate = served.costs.estimate(spec, height, width, sampler, parts)
+        if estimate.seconds > self._workload.budget_s:
+            largest = self._measured_limits(served)["pixels"]
+            raise ProblemError.of(
+                413,
+                "Too much work",
+                f"{height} x {width} px with {sampler.steps} steps and {sampler.samples} samples take about "
+                f"{self._workload.clock_s(estimate.seconds):.0f} s on this machine, and a map may take "
+                f"{limits.request_s:g} s, of which a quarter is reserve; send at most {largest:,} px with the "
+                f"model's own {spec.sampler.steps} steps and {spec.sampler.samples} samples, or use jobs/refine.py: "
+                "it takes any size",
+            )
+        return estimate
+
+    def _counter(self, estimate: Estimate, job: Job) -> Callable[[Part, int], None]:
+        """Counts predicted windows as progress of a request."""
+        return lambda part, windows: self._workload.progress(job, windows * estimate.window_s.get(part, 0.0))
+
+    async def _decoded(
+        self, request: MapRequest, address: str, served: Served, finished: Callable[[Part, int], None]
+    ) -> tuple[Assembly, NDArray[np.uint8] | None]:
+        spec = served.spec
         picture: Picture = await self._threaded(decode_image, request.image, spec.bands, self._limits, spec.gsd)
         await self._threaded(check_values, picture, spec.values)
+        if GEOJSON in request.media:
+            await self._threaded(check_degrees, picture.grid)
         own = None
         if request.coarse is not None:
             own = await self._threaded(decode_coarse, request.coarse, picture.grid, len(spec.classes), self._limits)
             own[0][~picture.valid] = IGNORE
-        return Assembly(self._stages, self._pool, address, spec, picture), own
+            if (own[0] == IGNORE).all():
+                raise ProblemError.of(
+                    422, "Unprocessable image", "coarse map: no pixel has a class where the image has data"
+                )
+        return Assembly(self._handles, self._pool, address, spec, picture, finished), own
 
     def _sampler(self, request: MapRequest, served: Served) -> SamplerConfig:
         return SamplerConfig.model_validate(served.spec.sampler.model_dump() | request.sampler)
@@ -186,36 +254,13 @@ class SceneWorker:
                 self._metrics.pixels.inc(count, {"model": served.label, "class": spec.name})
             shares[spec.name] = round(count / max(1, int(counts.sum())), 4)
         milliseconds = {name: round(value, 1) for name, value in maps.milliseconds.items()}
-        return MapReply(tuple(parts), served.label, maps.windows, milliseconds, shares)
+        return MapReply(tuple(parts), served.label, maps.windows, milliseconds, shares, picture.note)
 
     async def _threaded(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, functools.partial(work, *arguments))
 
     def _problem(self, error: Exception) -> Problem:
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        if isinstance(cause, ProblemError):
-            return cause.problem
-        if isinstance(cause, BadImage):
-            return Problem(*_FAULTS[cause.fault], str(cause))
-        if isinstance(cause, ModelUnavailable):
-            return Problem(503, "Model not ready", str(cause), 5)
-        if isinstance(cause, ValidationError):
-            return Problem(422, "Unfit parameters", "; ".join(e["msg"] for e in cause.errors()))
-        if isinstance(cause, UserError):
-            return Problem(422, "Unfit image", str(cause))
-        if isinstance(cause, BackPressureError):
-            return Problem(429, "Busy", "every replica and its queue are full; try again a little later", 2)
-        if replica_lost(error):
-            return Problem(503, "Replica lost", "a replica ended while it worked on this request; try again", 1)
-        serve_log().exception("request failed", exc_info=error)
-        return Problem(500, "Failure of ours", "the request failed for a reason that is in the service's log")
-
-
-def serve_log() -> Any:
-    """The logger whose lines Serve writes with request and replica."""
-    import logging
-
-    return logging.getLogger("ray.serve")
+        return problem_from(error, self._args.limits.request_s)
 
 
 def _image_line(picture: Picture) -> dict[str, Any]:
@@ -235,6 +280,7 @@ def _result(reply: MapReply) -> dict[str, Any]:
     return {
         "type": "result",
         "model": reply.model,
+        "bands": reply.bands,
         "windows": reply.windows,
         "milliseconds": reply.milliseconds,
         "shares": reply.shares,
@@ -243,13 +289,9 @@ def _result(reply: MapReply) -> dict[str, Any]:
 
 
 def _sample_npy(folder: str) -> bytes:
-    import io
-
-    from idgbr.models.description import load_sample
-
     sample = load_sample(folder)
     if sample is None:
-        raise ProblemError.of(404, "No sample", "this model carries no sample image")
+        raise ProblemError.of(404, "No sample", "this model has no sample image")
     stream = io.BytesIO()
     np.save(stream, sample.image)
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""What can be set about the service; unknown keys are refused."""
+"""Settings of the service; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from idgbr.config.node import Node
 
 
 class DeploymentArgs(Node):
-    """Replicas of one deployment, and what each of them takes."""
+    """Replicas of one deployment, and the resources of each."""
 
     min_replicas: int = Field(1, ge=0)
-    """Replicas that are always there; 0 lets an idle deployment end, and its next request wait for it to start."""
+    """Replicas that always run; 0 ends an idle deployment, whose next request waits for it to start."""
     max_replicas: int = Field(2, ge=1)
     target_ongoing_requests: float = Field(2.0, gt=0)
     """Calls in flight per replica, queued ones included, that autoscaling aims at."""
     upscale_delay_s: float = Field(5.0, ge=0)
-    """How long there must be more than that before replicas are added."""
+    """Seconds of more calls than that before replicas are added."""
     downscale_delay_s: float = Field(120.0, ge=0)
-    """How long there must be less before replicas end."""
+    """Seconds of fewer calls before replicas end."""
     num_cpus: float = Field(1.0, ge=0)
     """CPUs of a replica, as Ray counts them."""
     max_ongoing_requests: int = Field(16, ge=1)
     """Calls a replica accepts at a time."""
     max_queued_requests: int = Field(128, ge=-1)
-    """Calls that wait for a replica, per caller, before more are turned away; -1 is no limit."""
+    """Calls that wait for a replica, per caller, before more are refused; -1 is no limit."""
 
     @model_validator(mode="after")
     def _ordered(self) -> DeploymentArgs:
@@ -38,6 +38,8 @@ class DeploymentArgs(Node):
 class StageArgs(DeploymentArgs):
     """A deployment that holds a model."""
 
+    max_queued_requests: int = Field(-1, ge=-1)
+    """No limit: the scene workers admit no more work than can be done in time."""
     num_gpus: float = Field(0.0, ge=0)
     """GPUs of a replica; fractions share a device."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -45,9 +47,9 @@ class StageArgs(DeploymentArgs):
     threads: int = Field(1, ge=1)
     """torch threads of a replica."""
     batch: int = Field(16, ge=1)
-    """Most windows that are predicted at once, those of several requests together."""
+    """Largest number of windows predicted at once, those of several requests together."""
     batch_wait_s: float = Field(0.0, ge=0)
-    """How long a batch that is not full waits for more; 0 takes what is queued, so that an idle replica never waits."""
+    """Seconds that a batch waits until it is full; 0 takes the windows that are queued, so that no replica idles."""
 
 
 class GatewayArgs(DeploymentArgs):
@@ -55,7 +57,7 @@ class GatewayArgs(DeploymentArgs):
 
     num_cpus: float = Field(0.25, ge=0)
     target_ongoing_requests: float = Field(32.0, gt=0)
-    max_ongoing_requests: int = Field(64, ge=1)
+    max_ongoing_requests: int = Field(256, ge=1)
     max_queued_requests: int = Field(64, ge=-1)
 
 
@@ -64,6 +66,8 @@ class SceneArgs(DeploymentArgs):
 
     num_cpus: float = Field(0.5, ge=0)
     target_ongoing_requests: float = Field(4.0, gt=0)
+    max_ongoing_requests: int = Field(256, ge=1)
+    """Calls a replica looks at; it admits those that it can answer in time, and refuses the others at once."""
     threads: int = Field(2, ge=1)
     """Threads of a replica for codecs and blending."""
     calls: int = Field(4, ge=1)
@@ -71,29 +75,33 @@ class SceneArgs(DeploymentArgs):
 
 
 class LimitArgs(Node):
-    """What a request may ask for."""
+    """Limits of a request."""
 
     body_mb: float = Field(64.0, gt=0)
     """Body, in millions of bytes."""
     pixels: int = Field(16 * 2**20, ge=1)
-    """Rows times columns of an image, checked before it is decoded."""
+    """Rows times columns of an image, checked before it is decoded. Where this machine needs longer than `request_s`
+    for so many, as measured when the model is loaded, less is accepted: /v1/model shows how much."""
     bands: int = Field(16, ge=1)
     steps: int = Field(50, ge=1)
     samples: int = Field(16, ge=1)
     body_s: float = Field(30.0, gt=0)
     """How long a body may take to arrive, in seconds."""
     request_s: float = Field(120.0, gt=0)
-    """How long a map may take after that, in seconds."""
+    """How long a map may take after that, in seconds. Work that would not be done by then is refused with 429."""
 
 
 class AccessArgs(Node):
-    """Who may ask."""
+    """Who may use the service."""
 
     keys_file: str = ""
     """File with a line `name:sha256` per API key (serve_apps/keys.py writes it); beside it, or instead, the same
-    lines in the environment variable IDGBR_API_KEYS. Without any key everybody may ask, on a loopback address only."""
+    lines in the environment variable IDGBR_API_KEYS. Without any key everybody may, on a loopback address only."""
     open_to_network: bool = False
-    """Serve on an address other machines reach though there are no keys."""
+    """Serve on an address that other machines reach though there are no keys."""
+    hosts: list[str] = []
+    """Host names (without port) that requests may be addressed to, such as maps.example.org; others get 421. Empty:
+    localhost, 127.0.0.1 and [::1] where the service is bound to a loopback address, else every name."""
 
 
 class Args(Node):
@@ -101,9 +109,9 @@ class Args(Node):
 
     model: str
     """models:/NAME@ALIAS (resolved to its version once, when the application is built), models:/NAME/VERSION, or a
-    model folder that every node sees at this path."""
+    model folder at this path on every node."""
     stand_in: str = ""
-    """Another such address, served while `model` stands for nothing: the challenger before the first promotion."""
+    """Another such address, served while the alias of `model` is not set: the challenger before the first promotion."""
     tracking_uri: str = "sqlite:///mlflow.db"
     """MLflow store that models:/ addresses are looked up in."""
     gateway: GatewayArgs = GatewayArgs()

@@ -19,9 +19,10 @@ from ray import serve
 from idgbr import IGNORE
 from idgbr.inference.planes import coarse_input, cut_windows, predict_valid, to_planes
 from idgbr.inference.predictor import Part, Predictor
+from serve_apps.costs import StageCost
 from serve_apps.messages import Predicted, Windows
 from serve_apps.metrics import StageMetrics
-from serve_apps.model_folder import load, refuse_other_task
+from serve_apps.model_folder import Loaded, load, refuse_other_task
 from serve_apps.model_shelf import ModelShelf, ShelfStatus
 from serve_apps.settings import StageArgs
 
@@ -34,17 +35,17 @@ class _Job:
     valid: NDArray[np.bool_] | None
     coarse: NDArray[np.uint8] | None
     gone: threading.Event = field(default_factory=threading.Event)
-    """Set when nobody waits for the result any more."""
+    """Set when the request was cancelled."""
     since: float = field(default_factory=time.perf_counter)
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """What may share a batch."""
+        """Jobs of equal kind may share a batch."""
         bands = self.image.shape[0]
         planes = 0 if self.coarse is None else len(self.coarse)
         sampler = self.windows.sampler
-        how = "" if sampler is None else sampler.model_dump_json()
-        return self.windows.model, self.windows.size, self.image.dtype.str, bands, planes, how
+        options = "" if sampler is None else sampler.model_dump_json()
+        return self.windows.model, self.windows.size, self.image.dtype.str, bands, planes, options
 
     def cut(self) -> tuple[NDArray, NDArray[np.bool_]]:
         corners, size = self.windows.corners, self.windows.size
@@ -53,13 +54,13 @@ class _Job:
 
     def cut_coarse(self) -> NDArray[np.uint8]:
         assert self.coarse is not None
-        # Outside of the image a map of ids alone is unknown; of planes the job's reader makes zeros.
+        # Outside of the image ids alone are unknown; probabilities are zeros, as in the batch job.
         fill = IGNORE if len(self.coarse) == 1 else 0
         return cut_windows(self.coarse, self.windows.corners, self.windows.size, fill)
 
 
-class _AllGoneError(Exception):
-    """Nobody waits for what is being computed."""
+class _AllCancelledError(Exception):
+    """Every request of a batch was cancelled."""
 
 
 def _count(jobs: list[_Job]) -> int:
@@ -67,12 +68,12 @@ def _count(jobs: list[_Job]) -> int:
 
 
 class _Stage(ABC):
-    """What both stages share: versions of the model, a queue, one thread that computes.
+    """Base of both stages: versions of the model, a queue, one thread that computes.
 
     `user_config` is `{"model": "models:/NAME/VERSION"}` (or a model folder), the same for all deployments of the
     application. A changed one takes effect without a restart: the version is loaded and smoke-tested beside the
-    running one, which goes once its last request has ended. Calls name the version they want and get that one, also
-    before or after it is the active one. A version that does not load leaves the old one active; `status` says why.
+    running one, which is released once its last request has ended. Calls name a version and get that one, also before
+    or after it is the active one. A version that does not load leaves the old one active; `status` says why.
     """
 
     part: Part
@@ -84,15 +85,15 @@ class _Stage(ABC):
         self._loader = ThreadPoolExecutor(1, "load")
         self._waiting = 0
 
-        async def load_model(address: str) -> Predictor:
-            work = functools.partial(load, address, tracking_uri, self.part, args.device, args.threads)
-            predictor = await asyncio.get_running_loop().run_in_executor(self._loader, work)
+        async def load_model(address: str) -> Loaded:
+            work = functools.partial(load, address, tracking_uri, self.part, args.device, args.threads, args.batch)
+            loaded = await asyncio.get_running_loop().run_in_executor(self._loader, work)
             if self._shelf.status.active:
                 async with self._shelf.lease() as (_, before):
-                    refuse_other_task(before.spec, predictor.spec)
-            return predictor
+                    refuse_other_task(before.predictor.spec, loaded.predictor.spec)
+            return loaded
 
-        self._shelf: ModelShelf[Predictor] = ModelShelf(load_model, drain_s, self._metrics.show_model)
+        self._shelf: ModelShelf[Loaded] = ModelShelf(load_model, drain_s, self._metrics.show_model)
         self._batched.set_max_batch_size(args.batch)  # type: ignore[attr-defined]
         self._batched.set_batch_wait_timeout_s(args.batch_wait_s)  # type: ignore[attr-defined]
 
@@ -104,20 +105,20 @@ class _Stage(ABC):
         """Versions desired, active and held, and why the desired one is not active."""
         return self._shelf.status
 
-    async def prepare(self, model: str) -> None:
-        """Loads a version if need be.
+    async def prepare(self, model: str) -> StageCost | None:
+        """Loads a version if need be; its cost here, None where it lacks this stage.
 
         Raises:
             ModelUnavailable: it does not load.
         """
-        async with self._shelf.lease(model):
-            pass
+        async with self._shelf.lease(model) as (_, loaded):
+            return loaded.cost
 
     async def _predict(
         self, windows: Windows, image: NDArray, valid: NDArray[np.bool_] | None, coarse: NDArray[np.uint8] | None
     ) -> Predicted:
-        async with self._shelf.lease(windows.model) as (_, predictor):
-            job = _Job(predictor, windows, image, valid, coarse)
+        async with self._shelf.lease(windows.model) as (_, loaded):
+            job = _Job(loaded.predictor, windows, image, valid, coarse)
             self._queue(len(windows.corners))
             try:
                 done: Predicted | Exception = await self._batched(job)
@@ -140,7 +141,7 @@ class _Stage(ABC):
         for same in kinds.values():
             try:
                 done = await asyncio.get_running_loop().run_in_executor(self._compute, self._run, same)
-            except Exception as error:  # told to those it concerns; the others of the batch are fine
+            except Exception as error:  # raised by these calls alone; the others of the batch are fine
                 done = [error] * len(same)
             results |= {id(job): result for job, result in zip(same, done, strict=True)}
         return [results[id(job)] for job in jobs]
@@ -152,17 +153,17 @@ class _Stage(ABC):
         pairs = [job.cut() for job in jobs]
         images, valid = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
 
-        def still_wanted(*_: object) -> None:
+        def check_cancelled(*_: object) -> None:
             if all(job.gone.is_set() for job in jobs):
-                raise _AllGoneError
+                raise _AllCancelledError
 
-        still_wanted()
-        values = self._values(jobs, images, valid, still_wanted)
-        took = (time.perf_counter() - began) * 1e3
+        check_cancelled()
+        values = self._values(jobs, images, valid, check_cancelled)
+        elapsed_ms = (time.perf_counter() - began) * 1e3
         self._metrics.batch.observe(count, {"stage": self.part})
         self._metrics.windows.inc(count, {"stage": self.part, "model": jobs[0].windows.model})
         parts = np.split(values, np.cumsum([len(job.windows.corners) for job in jobs])[:-1])
-        return [Predicted(part, (began - job.since) * 1e3, took) for job, part in zip(jobs, parts, strict=True)]
+        return [Predicted(part, (began - job.since) * 1e3, elapsed_ms) for job, part in zip(jobs, parts, strict=True)]
 
     @abstractmethod
     def _values(
@@ -172,7 +173,7 @@ class _Stage(ABC):
 
     def _queue(self, windows: int) -> None:
         self._waiting += windows
-        self._metrics.queue.set(self._waiting, {"stage": self.part})
+        self._metrics.show_queue(self._waiting, self.part)
 
 
 @serve.deployment
@@ -187,7 +188,7 @@ class CoarseSegmenter(_Stage):
         Args:
             image: (B, H, W) in its own dtype.
             valid: (H, W) bool; None where all is valid.
-            windows: Which.
+            windows: The windows.
         """
         return await self._predict(windows, image, valid, None)
 
@@ -213,48 +214,48 @@ class DiffusionRefiner(_Stage):
         Args:
             image: (B, H, W) in its own dtype.
             valid: (H, W) bool; None where all is valid.
-            coarse: Planes (1 + K, H, W), ids (1, H, W), or what stage 1 gave for the one window that holds the image.
-            windows: Which.
+            coarse: Planes (1 + K, H, W), ids (1, H, W), or stage 1's answer for the one window that holds the image.
+            windows: The windows.
         """
         return await self._predict(windows, image, valid, _planes(coarse, image, valid))
 
     async def steps(
         self, image: NDArray, valid: NDArray[np.bool_] | None, coarse: NDArray[np.uint8], windows: Windows
     ) -> AsyncIterator[tuple[int, int, NDArray[np.uint8]] | Predicted]:
-        """As `refine`, with the maps of every denoising step on the way: sample, step, class ids (N, S, S).
+        """As `refine`, preceded by the maps of every denoising step: sample, step, class ids (N, S, S).
 
-        Ends, and stops computing, when nobody listens any more.
+        Stops computing when the stream is cancelled.
         """
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Any] = asyncio.Queue()
-        async with self._shelf.lease(windows.model) as (_, predictor):
-            job = _Job(predictor, windows, image, valid, coarse)
+        async with self._shelf.lease(windows.model) as (_, loaded):
+            job = _Job(loaded.predictor, windows, image, valid, coarse)
 
-            def told(sample: int, step: int, probabilities: Any) -> None:
+            def put_step(sample: int, step: int, probabilities: Any) -> None:
                 if job.gone.is_set():
-                    raise _AllGoneError
+                    raise _AllCancelledError
                 ids = probabilities[..., : windows.size, : windows.size].argmax(1).to("cpu").numpy().astype(np.uint8)
                 loop.call_soon_threadsafe(queue.put_nowait, (sample, step, ids))
 
             def run() -> None:
                 began = time.perf_counter()
                 try:
-                    values = self._values([job], *job.cut(), told)
+                    values = self._values([job], *job.cut(), put_step)
                     now = time.perf_counter()
-                    told_last: Any = Predicted(values, (began - job.since) * 1e3, (now - began) * 1e3)
+                    last: Any = Predicted(values, (began - job.since) * 1e3, (now - began) * 1e3)
                 except Exception as error:
-                    told_last = error
-                loop.call_soon_threadsafe(queue.put_nowait, told_last)
+                    last = error
+                loop.call_soon_threadsafe(queue.put_nowait, last)
 
             self._queue(len(windows.corners))
             working = loop.run_in_executor(self._compute, run)
             try:
                 while True:
-                    told_next = await queue.get()
-                    if isinstance(told_next, Exception):
-                        raise told_next
-                    yield told_next
-                    if isinstance(told_next, Predicted):
+                    event = await queue.get()
+                    if isinstance(event, Exception):
+                        raise event
+                    yield event
+                    if isinstance(event, Predicted):
                         break
             finally:
                 job.gone.set()

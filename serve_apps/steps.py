@@ -1,4 +1,4 @@
-"""The denoising steps of a map as they happen, as small pictures."""
+"""The denoising steps of a map as they happen, as small images."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ async def step_lines(
 ) -> AsyncIterator[dict[str, Any]]:
     """One object for the coarse map, then one for every denoising step of every call; fills `maps` on the way.
 
-    Windows are worked on in calls, several at a time; a picture shows what every window looks like so far.
+    Windows are predicted in calls, several at a time; an image shows the present state of every window.
 
     Args:
         assembly: The image.
         maps: With the coarse planes; gets the refined map.
-        sampler: How.
+        sampler: Steps, samples and the rest.
         calls: How many calls are in flight.
         threaded: Runs a function in a thread.
     """
@@ -68,6 +68,7 @@ async def step_lines(
             if isinstance(event, Exception):
                 raise event
             if isinstance(event, Predicted):
+                assembly.finished("refiner", len(event.values))
                 done[number] = event.values
                 while blended in done:
                     await threaded(blend, refinement.windows, done.pop(blended))

@@ -1,7 +1,7 @@
 """MLflow's webhook as a hint that an alias moved: who sent it, when, and whether it was sent before.
 
-MLflow signs `DELIVERY.TIMESTAMP.BODY` with HMAC-SHA256 under a shared secret. What the body says is not believed, the
-alias is always read again: at worst a forged or doubled call would cost one look, and even that is refused.
+MLflow signs `DELIVERY.TIMESTAMP.BODY` with HMAC-SHA256 under a shared secret. The body is not trusted: the
+alias is always read again, so that a forged or repeated call would cost one look at most, and is refused besides.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mlflow.webhooks.constants import (
 PATH = "/mlflow"
 TOLERANCE_S = 300.0
 """How old a call may be; deliveries are remembered for as long."""
-_LONGEST = 64 * 1024
+_MAX_BODY_BYTES = 64 * 1024
 _ALIAS_MOVED = WebhookEvent(WebhookEntity.MODEL_VERSION_ALIAS, WebhookAction.CREATED)
 
 
@@ -38,7 +38,7 @@ class RejectedCall(Exception):
 
 
 class Verifier:
-    """Lets through what carries a valid signature, is fresh, and was not seen before.
+    """Accepts calls with a valid signature that are recent and were not received before.
 
     Args:
         secret: shared with MLflow.
@@ -55,18 +55,18 @@ class Verifier:
         """Passes, or raises.
 
         Args:
-            headers: of the call; looked up as MLflow writes them, so a mapping that ignores case is wanted.
+            headers: of the call; a mapping that ignores case.
             body: of the call, byte for byte.
 
         Raises:
             RejectedCall: 401 unsigned or wrongly signed, 400 stale or from the future, 409 seen before.
         """
         delivery, stamp = headers.get(WEBHOOK_DELIVERY_ID_HEADER, ""), headers.get(WEBHOOK_TIMESTAMP_HEADER, "")
-        given = headers.get(WEBHOOK_SIGNATURE_HEADER, "")
+        signature = headers.get(WEBHOOK_SIGNATURE_HEADER, "")
         signed = f"{delivery}.{stamp}.".encode() + body
         digest = hmac.new(self._secret, signed, hashlib.sha256).digest()
         expected = f"{WEBHOOK_SIGNATURE_VERSION},{base64.b64encode(digest).decode()}"
-        if not delivery or not hmac.compare_digest(expected.encode(), given.encode()):
+        if not delivery or not hmac.compare_digest(expected.encode(), signature.encode()):
             raise RejectedCall(401, "the signature is missing or wrong")
         now = self._clock()
         # Signed, so it is a number.
@@ -79,12 +79,12 @@ class Verifier:
 
 
 def webhook_app(verifier: Verifier, notify: Callable[[], None], state: Callable[[], Mapping[str, object]]) -> FastAPI:
-    """The reconciler's own little service: the webhook, and what the reconciler is at.
+    """The reconciler's own service: the webhook, and its state at /status.
 
     Args:
         verifier: of calls.
         notify: called after each that passed.
-        state: what /status tells.
+        state: content of /status.
     """
     app = FastAPI(title="Reconciler of the endpoint with the registry", docs_url=None, redoc_url=None)
 
@@ -93,7 +93,7 @@ def webhook_app(verifier: Verifier, notify: Callable[[], None], state: Callable[
         body = b""
         async for part in request.stream():
             body += part
-            if len(body) > _LONGEST:
+            if len(body) > _MAX_BODY_BYTES:
                 return Response("too long", 413)
         try:
             verifier.check(request.headers, body)
@@ -114,7 +114,7 @@ def ensure_webhook(client: MlflowClient, name: str, url: str, secret: str) -> No
 
     Args:
         client: of the server; a database as store delivers no webhooks.
-        name: what the webhook is called.
+        name: of the webhook.
         url: where the reconciler listens, as the server reaches it.
         secret: shared with the reconciler.
     """

@@ -57,7 +57,7 @@ class MapResult:
 
     Attributes:
         refined: (H, W) uint8 class ids, 255 is nodata.
-        coarse: Likewise, of stage 1 (or as given).
+        coarse: Likewise, of stage 1 (or the one sent).
         uncertainty: (H, W) uint8, 0 to 254 for 0 to 1, 255 is nodata.
         model: The version that made them, such as idgbr-demo/3.
         windows: How many windows each stage predicted.
@@ -86,14 +86,13 @@ class Step:
 
 
 class Client:
-    """Asks one service. Thread-safe as far as `requests.Session` is.
+    """Client of one service. Thread-safe as far as `requests.Session` is.
 
     Args:
         url: Where it is, such as http://127.0.0.1:8000.
         key: API key, where it asks for one.
-        timeout: Seconds without a byte before a call is given up.
-        retries: How often a call that got 429 or 503, or no connection, is made again, after as long as the service
-            said in Retry-After.
+        timeout: Seconds without a byte before a call fails.
+        retries: How often a call that got 429, 503 or no connection is made again, after the seconds of Retry-After.
     """
 
     def __init__(self, url: str, key: str = "", timeout: float = 300.0, retries: int = 6) -> None:
@@ -172,11 +171,11 @@ class Client:
         url, body = f"{self._url}/v1/refine/stream", _npy(image)
         with self._session.post(url, body, params=options, stream=True, timeout=self._timeout) as answer:
             for line in self._checked(answer).iter_lines():
-                told = json.loads(line)
-                if told["type"] == "problem":
-                    raise ServiceError(told["status"], told["title"], told["detail"])
-                if told["type"] == "step":
-                    yield Step(told["progress"], base64.b64decode(told["png"]))
+                event = json.loads(line)
+                if event["type"] == "problem":
+                    raise ServiceError(event["status"], event["title"], event["detail"])
+                if event["type"] == "step":
+                    yield Step(event["progress"], base64.b64decode(event["png"]))
 
     def _post(self, path: str, bodies: list[bytes], media: str, options: dict[str, Any]) -> requests.Response:
         if len(bodies) == 1:

@@ -1,11 +1,11 @@
-// The page: what is chosen, what is asked for, what came back.
+// The page: the chosen image, the request, its result.
 
 import { asBlob, call, lines, Problem, useKey } from "./service.js";
 import { asHeat, Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
 const viewer = new Viewer($("viewer"));
-const state = { image: null, name: "", model: null, result: null, abort: null, asked: "", sent: null };
+const state = { image: null, name: "", model: null, result: null, abort: null, query: "", body: null };
 
 async function showModel() {
   try {
@@ -14,7 +14,7 @@ async function showModel() {
     $("model").textContent = "no model";
     return showProblem(error);
   }
-  const { version, bands, sampler, active, errors, desired } = state.model;
+  const { version, bands, sampler, active, errors, desired, limits } = state.model;
   if (!active) {
     $("model").textContent = "the model is being loaded";
     if (Object.keys(errors).length) showProblem(new Problem(503, "No model", Object.values(errors)[0]));
@@ -22,8 +22,9 @@ async function showModel() {
   }
   $("model").textContent = `model ${version}${desired === active ? "" : " (another version is being loaded)"}`;
   $("bands").textContent = `${bands.length} bands (${bands.join(", ")})`;
-  $("steps").max = Math.max(20, sampler.steps);
-  $("samples").max = Math.max(8, sampler.samples);
+  $("limit").textContent = `; up to ${limits.pixels.toLocaleString("en")} px here, in ${Math.ceil(limits.seconds)} s`;
+  $("steps").max = Math.min(limits.steps, Math.max(20, sampler.steps));
+  $("samples").max = Math.min(limits.samples, Math.max(8, sampler.samples));
   for (const name of ["steps", "samples"]) setRange(name, sampler[name]);
   $("seed").value = sampler.seed;
   $("guidance").value = sampler.guidance;
@@ -36,6 +37,7 @@ function setRange(name, value) {
 }
 
 function choose(blob, name) {
+  state.abort?.abort();
   Object.assign(state, { image: blob, name });
   $("change").textContent = name;
   $("refine").disabled = false;
@@ -43,11 +45,31 @@ function choose(blob, name) {
   return refine();
 }
 
-async function refine() {
-  if (!state.image || state.abort) return;
-  state.abort = new AbortController();
+// A map of another image, or half of a map, must not pass for the result.
+function clearResult() {
   state.result = null;
+  viewer.clear();
+  $("results").hidden = true;
+  $("empty").hidden = false;
   offerDownloads(false);
+}
+
+function checkSettings() {
+  const invalid = document.querySelector("#form :invalid");
+  if (!invalid) return true;
+  $("more").open = $("more").open || $("more").contains(invalid);
+  invalid.reportValidity();
+  const label = invalid.closest("label").firstChild.textContent.trim();
+  showProblem(new Problem(0, label, invalid.validationMessage));
+  return false;
+}
+
+async function refine() {
+  if (!state.image || !checkSettings()) return;
+  const abort = new AbortController();
+  state.abort = abort;
+  clearResult();
+  $("empty").hidden = true;
   busy(true);
   const started = performance.now();
   const body = new FormData();
@@ -55,54 +77,67 @@ async function refine() {
   if ($("own").files[0]) body.append("coarse", $("own").files[0]);
   const query = new URLSearchParams({ steps: $("steps").value, samples: $("samples").value });
   for (const name of ["seed", "guidance"]) if ($(name).value !== "") query.set(name, $(name).value);
-  Object.assign(state, { asked: query.toString(), sent: body });
+  Object.assign(state, { query: query.toString(), body });
   query.set("outputs", "image,coarse,refined,uncertainty");
   query.set("formats", "png,tiff");
   try {
-    const answer = await call(`v1/refine/stream?${query}`, { method: "POST", body, signal: state.abort.signal });
-    for await (const told of lines(answer)) await show(told, started);
+    const answer = await call(`v1/refine/stream?${query}`, { method: "POST", body, signal: abort.signal });
+    for await (const event of lines(answer)) {
+      if (abort.signal.aborted) return;
+      await show(event, started);
+    }
   } catch (error) {
-    if (error.name !== "AbortError") showProblem(error);
-    else $("step").textContent = "stopped";
+    if (error.name !== "AbortError") {
+      clearResult();
+      showProblem(error);
+    } else if (state.abort === abort) {
+      viewer.name("refined", "stopped: not finished");
+      $("empty").hidden = viewer.size !== null;
+    }
   } finally {
-    state.abort = null;
-    busy(false);
+    if (state.abort === abort) {
+      state.abort = null;
+      busy(false);
+    }
   }
 }
 
-async function show(told, started) {
-  if (told.type === "result") return finish(told, started);
-  const picture = await createImageBitmap(asBlob(told.png, "image/png"));
-  if (told.type === "image") {
+async function show(event, started) {
+  if (event.type === "result") return finish(event, started);
+  const picture = await createImageBitmap(asBlob(event.png, "image/png"));
+  if (event.type === "image") {
     $("empty").hidden = true;
-    viewer.begin(told.width, told.height);
+    viewer.begin(event.width, event.height);
     viewer.set("image", picture);
-  } else if (told.type === "coarse") {
+  } else if (event.type === "coarse") {
     viewer.set("coarse", picture);
     $("step").textContent = "coarse map";
   } else {
     viewer.set("refined", picture);
-    $("progress").value = told.progress;
-    const part = told.parts > 1 ? `, part ${told.part} of ${told.parts}` : "";
-    $("step").textContent = `sample ${told.sample} of ${told.samples}, step ${told.step} of ${told.steps}${part}`;
+    viewer.name("refined", "being refined");
+    $("progress").value = event.progress;
+    const part = event.parts > 1 ? `, part ${event.part} of ${event.parts}` : "";
+    $("step").textContent = `sample ${event.sample} of ${event.samples}, step ${event.step} of ${event.steps}${part}`;
   }
 }
 
-async function finish(told, started) {
+async function finish(result, started) {
   state.result = {};
-  for (const [name, types] of Object.entries(told.outputs)) {
+  for (const [name, types] of Object.entries(result.outputs)) {
     state.result[name] = Object.fromEntries(Object.entries(types).map(([type, data]) => [type, asBlob(data, type)]));
   }
   for (const name of ["coarse", "refined"]) viewer.set(name, await createImageBitmap(state.result[name]["image/png"]));
+  viewer.name("refined", "refined");
   viewer.set("uncertainty", await asHeat(state.result.uncertainty["image/png"]));
-  legend(told.shares);
-  // What has a dash is a part of what has none.
-  const stages = Object.entries(told.milliseconds).filter(([name]) => !name.includes("-"));
+  legend(result.shares);
+  // Names with a dash are parts of those without.
+  const stages = Object.entries(result.milliseconds).filter(([name]) => !name.includes("-"));
   facts({
     "Time": `${seconds(performance.now() - started)}`,
     "Of it": stages.map(([name, value]) => `${name} ${seconds(value)}`).join(", "),
-    "Windows": Object.entries(told.windows).map(([name, count]) => `${name} ${count}`).join(", "),
-    "Model": told.model,
+    "Windows": Object.entries(result.windows).map(([name, count]) => `${name} ${count}`).join(", "),
+    "Model": result.model,
+    ...(result.bands ? { "Bands": result.bands } : {}),
   });
   $("results").hidden = false;
   offerDownloads(true);
@@ -121,8 +156,8 @@ function legend(shares) {
   }));
 }
 
-function facts(told) {
-  $("facts").replaceChildren(...Object.entries(told).flatMap(([name, value]) => {
+function facts(values) {
+  $("facts").replaceChildren(...Object.entries(values).flatMap(([name, value]) => {
     const [term, text] = ["dt", "dd"].map((tag) => document.createElement(tag));
     term.textContent = name;
     text.textContent = value;
@@ -130,7 +165,7 @@ function facts(told) {
   }));
 }
 
-// What is saved is the map that is shown; there is none while one is made, or after an error.
+// Downloads are of the map that is shown: there is none while one is made, or after an error.
 function offerDownloads(yes) {
   for (const name of ["as-tiff", "as-png", "as-geojson"]) $(name).disabled = !yes;
 }
@@ -168,7 +203,7 @@ async function saveGeoJson() {
   $("as-geojson").disabled = true;
   try {
     const headers = { accept: "application/geo+json" };
-    const answer = await call(`v1/refine?${state.asked}`, { method: "POST", body: state.sent, headers });
+    const answer = await call(`v1/refine?${state.query}`, { method: "POST", body: state.body, headers });
     save(await answer.blob(), "geojson");
   } catch (error) {
     showProblem(error);
@@ -197,9 +232,10 @@ $("stop").addEventListener("click", () => state.abort?.abort());
 $("opacity").addEventListener("input", () => { viewer.opacity = $("opacity").value / 100; viewer.draw(); });
 $("uncertainty").addEventListener("change", () => {
   viewer.showUncertainty = $("uncertainty").checked;
-  $("ramp").hidden = !viewer.showUncertainty;
+  for (const id of ["ramp", "heat-line"]) $(id).hidden = !viewer.showUncertainty;
   viewer.draw();
 });
+$("heat").addEventListener("input", () => { viewer.heatOpacity = $("heat").value / 100; viewer.draw(); });
 $("zoom-in").addEventListener("click", () => viewer.zoom(1.5));
 $("zoom-out").addEventListener("click", () => viewer.zoom(1 / 1.5));
 $("fit").addEventListener("click", () => viewer.fit());

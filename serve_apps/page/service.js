@@ -1,4 +1,4 @@
-// Calls to the service, and its problems as errors with words for a person.
+// Calls to the service, and its problems as errors with a message for a person.
 
 let key = sessionStorage.getItem("api-key") || "";
 
@@ -24,10 +24,10 @@ export async function call(path, options = {}) {
     throw new Problem(0, "The service does not answer", "check the connection and try again");
   }
   if (answer.ok) return answer;
-  const told = await answer.json().catch(() => ({}));
+  const problem = await answer.json().catch(() => ({}));
   const wait = answer.headers.get("retry-after");
   const hint = wait ? ` (in ${wait} s)` : "";
-  throw new Problem(answer.status, told.title || `Error ${answer.status}`, (told.detail || "") + hint);
+  throw new Problem(answer.status, problem.title || `Error ${answer.status}`, (problem.detail || "") + hint);
 }
 
 // The lines of a stream of JSON objects, as they arrive.
@@ -46,9 +46,9 @@ export async function* lines(answer) {
     const found = (rest + part.value).split("\n");
     rest = found.pop();
     for (const line of found) {
-      const told = JSON.parse(line);
-      if (told.type === "problem") throw new Problem(told.status, told.title, told.detail);
-      yield told;
+      const event = JSON.parse(line);
+      if (event.type === "problem") throw new Problem(event.status, event.title, event.detail);
+      yield event;
     }
   }
 }

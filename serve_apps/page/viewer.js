@@ -1,6 +1,6 @@
 // The map: an image with the coarse map on one side of a handle and the refined one on the other; zoom and pan.
 
-const MOST = 32; // screen pixels per map pixel
+const MAX_SCALE = 32; // screen pixels per map pixel
 
 export class Viewer {
   constructor(box) {
@@ -12,10 +12,19 @@ export class Viewer {
     this.split = 0.5;
     this.opacity = 0.65;
     this.showUncertainty = false;
+    this.heatOpacity = 0.6;
     this.view = { scale: 1, x: 0, y: 0 };
     this.pointers = new Map();
     this.listen();
     new ResizeObserver(() => { this.resize(); }).observe(box);
+  }
+
+  // Nothing is shown any more.
+  clear() {
+    this.begin(1, 1);
+    this.size = null;
+    for (const id of ["left-label", "right-label"]) this.box.querySelector(`#${id}`).hidden = true;
+    this.draw();
   }
 
   // A new map of so many pixels; nothing of the old one stays.
@@ -35,6 +44,11 @@ export class Viewer {
     this.draw();
   }
 
+  // What the label of a side says.
+  name(layer, text) {
+    this.box.querySelector(layer === "coarse" ? "#left-label" : "#right-label").textContent = text;
+  }
+
   fit() {
     if (!this.size) return;
     const { clientWidth: width, clientHeight: height } = this.box;
@@ -45,8 +59,8 @@ export class Viewer {
 
   zoom(factor, x = this.box.clientWidth / 2, y = this.box.clientHeight / 2) {
     if (!this.size) return;
-    const least = Math.min(this.box.clientWidth / this.size.width, this.box.clientHeight / this.size.height) / 4;
-    const scale = Math.min(MOST, Math.max(least, this.view.scale * factor));
+    const minScale = Math.min(this.box.clientWidth / this.size.width, this.box.clientHeight / this.size.height) / 4;
+    const scale = Math.min(MAX_SCALE, Math.max(minScale, this.view.scale * factor));
     const ratio = scale / this.view.scale;
     this.view = { scale, x: x - (x - this.view.x) * ratio, y: y - (y - this.view.y) * ratio };
     this.draw();
@@ -92,7 +106,7 @@ export class Viewer {
       this.paint(context, layer, image ? this.opacity : 1);
       context.restore();
     }
-    if (this.showUncertainty) this.paint(context, uncertainty, 1);
+    if (this.showUncertainty) this.paint(context, uncertainty, this.heatOpacity);
   }
 
   paint(context, picture, alpha) {

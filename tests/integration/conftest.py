@@ -28,7 +28,9 @@ what repeats or enlarges what another test does already (`make soak`, by hand).
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -117,13 +119,22 @@ def undisturbed(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> 
     return list(done.history)
 
 
+@pytest.fixture(scope="session")
+def named_model(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`toy_model`, which asks for its bands by name."""
+    folder = shutil.copytree(toy_model, tmp_path_factory.mktemp("named") / "toy")
+    description = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(description | {"bands": ["red", "green", "blue"]}))
+    return folder
+
+
 @pytest.fixture
-def open_service(ray_session: None, toy_model: Path) -> str:
-    """The URL of the service with `toy_model`, without keys, under the limits of bad_requests.LIMITS."""
+def open_service(ray_session: None, named_model: Path) -> str:
+    """The URL of the service with `named_model`, without keys, under the limits of bad_requests.LIMITS."""
     import serving
     from bad_requests import LIMITS
 
-    return serving.open_service(toy_model, LIMITS)
+    return serving.open_service(named_model, LIMITS)
 
 
 @pytest.fixture(scope="session")

@@ -42,10 +42,10 @@ sys.stdin.read()
 T = TypeVar("T")
 
 
-def until(told: Callable[[], T], what: str) -> T:
+def until(condition: Callable[[], T], what: str) -> T:
     """The first answer that is not empty."""
     end = time.monotonic() + _PATIENCE_S
-    while not (answer := told()):
+    while not (answer := condition()):
         assert time.monotonic() < end, f"{what}: not within {_PATIENCE_S:.0f} s"
         time.sleep(0.2)
     return answer
@@ -78,8 +78,17 @@ class Process:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def terminate(self) -> None:
+        """SIGTERM, and what it prints until it has ended."""
+        self._process.terminate()
+        self._process.communicate()
+
     def end(self) -> None:
-        """What it waits for at its standard input, the end."""
+        """Closes its standard input, at whose end it ends."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(60)
@@ -95,6 +104,14 @@ class Process:
         return self._log.read_text()
 
 
+def manifest_environment(prefix: str) -> dict[str, str]:
+    """Variables of the MLflow server in configs/kubernetes/mlflow.yaml."""
+    documents = yaml.safe_load_all((ROOT / "configs" / "kubernetes" / "mlflow.yaml").read_text())
+    (server,) = [one for one in documents if (one["kind"], one["metadata"]["name"]) == ("Deployment", "mlflow")]
+    (container,) = server["spec"]["template"]["spec"]["containers"]
+    return {one["name"]: one["value"] for one in container["env"] if one["name"].startswith(prefix)}
+
+
 class Store:
     """An MLflow server with SQLite behind it."""
 
@@ -105,7 +122,7 @@ class Store:
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", 1,
             "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", folder / "artifacts",
         ]  # fmt: skip
-        webhooks = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
+        webhooks = manifest_environment("MLFLOW_WEBHOOK_")
         jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self._server = Process(command, folder / "mlflow.log", webhooks | jobs)
         until(self._answers, "MLflow")
@@ -171,8 +188,8 @@ class Place:
     @contextmanager
     def follow(self, *words: object, **environment: str) -> Iterator[Process]:
         """A reconciler."""
-        given = [word for key, value in self._flags.items() for word in (f"--{key}", value)]
-        command = [sys.executable, "-m", "serve_apps.reconciler", *given, *words]
+        flags = [word for key, value in self._flags.items() for word in (f"--{key}", value)]
+        command = [sys.executable, "-m", "serve_apps.reconciler", *flags, *words]
         process = Process(command, self._folder / "reconciler.log", environment)
         try:
             yield process
@@ -207,8 +224,8 @@ class Place:
     def tags(self, version: str) -> dict[str, str]:
         return dict(self.store.client.get_model_version(NAME, version).tags)
 
-    def told(self) -> dict[str, Any]:
-        """What /v1/model tells; nothing while nobody answers."""
+    def model(self) -> dict[str, Any]:
+        """Content of /v1/model; empty while the endpoint does not answer."""
         try:
             answer = requests.get(f"{self.url}/v1/model", timeout=60)
         except requests.RequestException:
@@ -218,7 +235,7 @@ class Place:
 
     def settled(self, version: str) -> bool:
         """Whether every replica serves the version."""
-        replicas = [one for several in self.told().get("replicas", {}).values() for one in several]
+        replicas = [one for several in self.model().get("replicas", {}).values() for one in several]
         return bool(replicas) and {one["active"] for one in replicas} == {f"models:/{NAME}/{version}"}
 
     def gauge(self, name: str) -> float:
@@ -285,7 +302,7 @@ class Load:
             try:
                 answer = refine(self._url, self._pictures[picture].body)
                 model = answer.headers.get("x-idgbr-model", "")
-                told = Answer(picture, begun, answer.status_code, model, answer.content)
+                result = Answer(picture, begun, answer.status_code, model, answer.content)
             except requests.RequestException as error:
-                told = Answer(picture, begun, 0, "", str(error).encode())
-            self._answers[client].append(told)
+                result = Answer(picture, begun, 0, "", str(error).encode())
+            self._answers[client].append(result)

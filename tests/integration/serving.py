@@ -43,7 +43,7 @@ OPEN = "open"
 
 @contextmanager
 def service(model: str | Path, **args: Any) -> Iterator[str]:
-    """The service in the running Ray, at the URL it gives; the open one ends, since there is one address."""
+    """The service in the running Ray, at the URL it yields; the open one ends, since there is one address."""
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=PORT))
     if OPEN in serve.status().applications:
         serve.delete(OPEN)
@@ -70,13 +70,15 @@ def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return (blocks + rng.integers(0, 55, (3, height, width))).astype(np.uint8)
 
 
-def geotiff(pixels: NDArray, nodata: float | None = None, gsd: float = 0.5) -> bytes:
-    """A GeoTIFF of the pixels in UTM 33N."""
+def geotiff(
+    pixels: NDArray, nodata: float | None = None, gsd: float = 0.5, west: float = 500000, crs: str = "EPSG:32633"
+) -> bytes:
+    """A GeoTIFF of the pixels, in UTM 33N by default."""
     bands, height, width = pixels.shape
     with MemoryFile() as file:
         with file.open(
             driver="GTiff", height=height, width=width, count=bands, dtype=pixels.dtype, nodata=nodata,
-            crs="EPSG:32633", transform=from_origin(500000, 5000000, gsd, gsd),
+            crs=crs, transform=from_origin(west, 5000000, gsd, gsd),
         ) as out:  # fmt: skip
             out.write(pixels)
         return bytes(file.getbuffer())

@@ -51,8 +51,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, place: Place, models: dic
 def test_the_story(place: Place, pictures: list[Picture], models: dict[str, Path]) -> None:
     """Promoted, served, a worse one refused, a better one promoted under load, rolled back; by MLflow's webhook."""
     fair = place.register(models["fair"])
-    said = place.promote("--config", place.gate)
-    assert said["exit_code"] == 0, said["text"]
+    outcome = place.promote("--config", place.gate)
+    assert outcome["exit_code"] == 0, outcome["text"]
     # It would poll after an hour: what moves, moves by the webhook.
     port = free_port()
     hook = ("--interval", 3600, "--webhook-url", f"http://127.0.0.1:{port}/mlflow", "--port", port)
@@ -60,16 +60,16 @@ def test_the_story(place: Place, pictures: list[Picture], models: dict[str, Path
         until(lambda: reconciler.lives() and place.settled(fair), "the first champion")
         place.check(pictures, fair)
         poor = place.register(models["poor"])
-        said = place.promote("--config", place.gate)
-        assert said["exit_code"] == 1, said["text"]
-        assert "regression: mIoU" in said["message"]
+        outcome = place.promote("--config", place.gate)
+        assert outcome["exit_code"] == 1, outcome["text"]
+        assert "regression: mIoU" in outcome["message"]
         assert place.tags(poor)["gate.verdict"] == "refused"
         assert (place.champion(), place.settled(fair)) == (fair, True)
         good = place.register(models["good"])
         with Load(place.url, pictures) as load:
             until(lambda: load.since(0), "the first answers")
-            said = place.promote("--config", place.gate)
-            assert said["exit_code"] == 0, said["text"]
+            outcome = place.promote("--config", place.gate)
+            assert outcome["exit_code"] == 0, outcome["text"]
             moved = time.monotonic()
             until(lambda: place.settled(good), "the second champion")
             switched = time.monotonic()
@@ -85,8 +85,8 @@ def test_the_story(place: Place, pictures: list[Picture], models: dict[str, Path
             f"\n{len(answers)} requests, none failed; {switched - moved:.1f} s from the end of promote to the last "
             f"replica, {place.tags(good)['serving.seconds']} s from the first look at the alias"
         )
-        said = place.promote("--tracking-uri", place.store.uri, "--rollback")
-        assert said["exit_code"] == 0, said["text"]
+        outcome = place.promote("--tracking-uri", place.store.uri, "--rollback")
+        assert outcome["exit_code"] == 0, outcome["text"]
         until(lambda: reconciler.lives() and place.settled(fair), "the way back")
         place.check(pictures, fair)
 
@@ -99,7 +99,7 @@ def truncated(model: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("fault", ["truncated weights", "other bands"])
-def test_a_broken_champion_changes_nothing_and_is_told(
+def test_a_broken_champion_changes_nothing_and_is_reported(
     place: Place, pictures: list[Picture], models: dict[str, Path], tmp_path: Path, fault: str
 ) -> None:
     fair = place.register(models["fair"])
@@ -115,15 +115,15 @@ def test_a_broken_champion_changes_nothing_and_is_told(
         error = place.tags(version)["serving.error"]
         assert why in error
         assert "\n" not in error and "Traceback" not in error
-        told = until(place.told, "/v1/model")
-        assert (told["active"], told["desired"]) == tuple(f"models:/{NAME}/{v}" for v in (fair, version))
-        assert all(why in one for one in told["errors"].values())
+        model = until(place.model, "/v1/model")
+        assert (model["active"], model["desired"]) == tuple(f"models:/{NAME}/{v}" for v in (fair, version))
+        assert all(why in one for one in model["errors"].values())
         ready = requests.get(f"{place.url}/readyz", timeout=60)
         assert ready.status_code == 200 and why in json.dumps(ready.json()["errors"])
         until(lambda: place.gauge("idgbr_model_load_failed") == 1, "the metric")
         place.check(pictures, fair)
         place.crown(fair)
-        until(lambda: place.settled(fair) and not place.told()["errors"], "the way back")
+        until(lambda: place.settled(fair) and not place.model()["errors"], "the way back")
         until(lambda: place.gauge("idgbr_model_load_failed") == 0, "the metric")
 
 
@@ -173,10 +173,10 @@ def test_a_killed_store_is_not_missed_and_is_followed_again(
     place.crown(fresh)
     place.store.kill()
     place.roll_out(fresh)
-    until(lambda: place.told().get("errors"), "what is wrong")
+    until(lambda: place.model().get("errors"), "what is wrong")
     place.check(pictures, good)
     place.store.restart()
     with place.follow("--interval", 1) as reconciler:
         until(lambda: reconciler.lives() and place.settled(fresh), "the version that could not be fetched")
         until(lambda: place.tags(fresh).get("serving.state") == "serving", "the tag")
-    assert not until(place.told, "/v1/model")["errors"]
+    assert not until(place.model, "/v1/model")["errors"]

@@ -53,7 +53,7 @@ class Page:
         self.wait(lambda: not self["working"].is_displayed() and self["refine"].is_enabled())
 
     def pixel(self, across: float, down: float) -> list[int]:
-        """Colour of the canvas at a place given in shares of its size."""
+        """Colour of the canvas at a point in shares of its size."""
         script = """const c = document.getElementById("canvas");
             return [...c.getContext("2d").getImageData(c.width * arguments[0], c.height * arguments[1], 1, 1).data];"""
         return self.driver.execute_script(script, across, down)
@@ -115,7 +115,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture
 def page(url: str, browser: Page, key_line: tuple[str, str], request: pytest.FixtureRequest) -> Iterator[Page]:
-    """The page with the key given, at a desk unless the test says otherwise; the browser logs no fault."""
+    """The page with its key, at a desk unless the test asks for another width; the browser logs no fault."""
     width, height = WIDTHS[getattr(request, "param", "desk")]
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -159,7 +159,7 @@ def test_a_key_is_asked_for_and_used(url: str, browser: Page, key_line: tuple[st
     browser.driver.execute_script("sessionStorage.clear()")
     browser.driver.get(url)
     browser.wait(lambda: browser["key-dialog"].is_displayed())
-    assert "Key wanted" in browser["problem"].get_attribute("textContent")
+    assert "Unauthorized" in browser["problem"].get_attribute("textContent")
     shoot(browser, "key")
     browser["key"].send_keys("not-this-one", Keys.ENTER)
     browser.wait(lambda: "is not known here" in browser["problem"].get_attribute("textContent"))
@@ -176,8 +176,8 @@ def test_upload_stream_swipe_and_layers(page: Page, scene: Path, request: pytest
     shoot(page, f"{name}-empty")
     steps = []
     page.driver.execute_script(
-        """window.told = [];
-        new MutationObserver(() => told.push(document.getElementById("step").textContent))
+        """window.steps = [];
+        new MutationObserver(() => steps.push(document.getElementById("step").textContent))
           .observe(document.getElementById("step"), {childList: true});"""
     )
     page.driver.execute_script(
@@ -186,7 +186,7 @@ def test_upload_stream_swipe_and_layers(page: Page, scene: Path, request: pytest
     )
     page.choose(scene)
     assert not page["problem"].is_displayed(), page["problem"].text
-    steps = page.driver.execute_script("return told")
+    steps = page.driver.execute_script("return steps")
     assert "coarse map" in steps and any("sample 2 of 2, step 3 of 3" in step for step in steps)
     shares = [float(item.text.split()[-2]) for item in page["legend"].find_elements(By.TAG_NAME, "li")]
     assert len(shares) == 3 and sum(shares) == pytest.approx(100, abs=0.5)
@@ -241,13 +241,17 @@ def test_the_sample_and_stopping(page: Page) -> None:
     )
     page["refine"].click()
     page.wait(lambda: page["stop"].is_displayed())
+    page.wait(lambda: page["right-label"].is_displayed())
+    assert page["right-label"].text == "being refined"
     page["stop"].click()
     page.wait(lambda: page["refine"].is_enabled())
-    assert not page["problem"].is_displayed()
+    assert not page["problem"].is_displayed() and not page["as-tiff"].is_enabled()
+    assert page["right-label"].text == "stopped: not finished"
+    shoot(page, "stopped")
 
 
 @pytest.mark.parametrize("page", list(WIDTHS), indirect=True)
-def test_errors_are_told(page: Page, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_errors_are_shown(page: Page, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     (tmp_path / "notes.tif").write_text("no image at all")
     page.choose(tmp_path / "notes.tif")
     assert page["problem"].is_displayed() and "Unsupported format" in page["problem"].text
@@ -260,6 +264,31 @@ def test_errors_are_told(page: Page, tmp_path: Path, request: pytest.FixtureRequ
     (tmp_path / "fine.tif").write_bytes(geotiff(picture(40, 40)))
     page.choose(tmp_path / "fine.tif")
     assert not page["problem"].is_displayed() and page["as-tiff"].is_enabled()
-    # The map of another image is not saved under this one's name.
+    # The map of another image is neither shown nor saved under this one's name.
+    shown = page.pixels()
     page.choose(tmp_path / "notes.tif")
     assert page["problem"].is_displayed() and not page["as-tiff"].is_enabled()
+    assert not page["results"].is_displayed() and page.pixels() != shown
+    assert page.pixel(0.5, 0.5)[3] == 0
+
+
+def test_an_invalid_setting_under_a_closed_more_is_shown(page: Page, scene: Path) -> None:
+    page.choose(scene)
+    assert page["more"].get_attribute("open") is None
+    page.driver.execute_script('document.getElementById("guidance").value = 99')
+    page["refine"].click()
+    page.wait(lambda: page["problem"].is_displayed())
+    assert "Guidance" in page["problem"].text and page["guidance"].is_displayed()
+    shoot(page, "invalid")
+    page["guidance"].clear()
+    page["guidance"].send_keys("1")
+    page["refine"].click()
+    page.wait(lambda: page["as-tiff"].is_enabled())
+    assert not page["problem"].is_displayed()
+
+
+def test_words_of_help_and_limits(page: Page) -> None:
+    for name in ("steps", "samples", "guidance", "seed", "own"):
+        help_id = page[name].get_attribute("aria-describedby")
+        assert len(page[help_id].get_attribute("textContent")) > 20
+    assert "px here" in page["limit"].text

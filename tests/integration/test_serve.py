@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import ray
 import requests
 from rasterio.transform import from_origin
 from rasterio.windows import Window
@@ -22,6 +24,7 @@ from idgbr.distributed.mapping.refine import refine as refine_job
 from idgbr.raster.encoding import preview_png
 
 CLASSES = 3
+GAUGES = {"idgbr_model_state", "idgbr_model_load_failed", "idgbr_queue_windows"}
 
 
 @pytest.fixture
@@ -37,12 +40,12 @@ def url(open_service: str) -> str:
         pytest.param(480, 520, id="hundreds of windows", marks=pytest.mark.slow),
     ],
 )
-def test_the_same_map_as_the_job(url: str, toy_model: Path, tmp_path: Path, height: int, width: int) -> None:
+def test_the_same_map_as_the_job(url: str, named_model: Path, tmp_path: Path, height: int, width: int) -> None:
     pixels = picture(height, width)
     pixels[:, :6] = 0
     body = geotiff(pixels, nodata=0)
     (tmp_path / "scene.tif").write_bytes(body)
-    request = RefineRequest(str(toy_model), (str(tmp_path / "scene.tif"),), str(tmp_path / "map.tif"))
+    request = RefineRequest(str(named_model), (str(tmp_path / "scene.tif"),), str(tmp_path / "map.tif"))
     refine_job(request, ResourcesConfig(infer_workers=1, cpus_per_worker=0.5))
     job, _ = read((tmp_path / "map.tif").read_bytes())
     answer = refine(url, body)
@@ -100,10 +103,55 @@ def test_coarse_alone_and_description(url: str) -> None:
     answer = requests.post(f"{url}/v1/coarse", body, headers={"accept": "image/tiff"}, timeout=120)
     with_refined = Client(url).refine(picture(80, 80))
     assert (read(answer.content)[0] == with_refined.coarse).mean() > 0.99
-    told = requests.get(f"{url}/v1/model", timeout=30).json()
-    assert told["active"] == told["desired"] and told["name"] == "toy" and not told["errors"]
+    model = requests.get(f"{url}/v1/model", timeout=30).json()
+    assert model["active"] == model["desired"] and model["name"] == "toy" and not model["errors"]
     assert requests.get(f"{url}/healthz", timeout=30).ok and requests.get(f"{url}/readyz", timeout=30).ok
     assert "/v1/refine/stream" in requests.get(f"{url}/openapi.json", timeout=30).json()["paths"]
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "int8"])
+def test_bands_without_names_are_read_in_file_order(url: str, dtype: str) -> None:
+    pixels = (picture(40, 40) // 2).astype(dtype)
+    answer = refine(url, geotiff(pixels))
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-idgbr-bands"].startswith("1,2,3 (file order")
+    named = refine(url, geotiff(picture(40, 40)))
+    assert "x-idgbr-bands" not in named.headers
+    four = refine(url, geotiff(np.concatenate([pixels, pixels[:1]])))
+    assert four.status_code == 422 and "no band 'red'" in four.json()["detail"]
+
+
+def test_the_refused_type_is_not_sent(url: str) -> None:
+    body = geotiff(picture(40, 40))
+    assert refine(url, body, "image/tiff;q=0, */*").headers["content-type"] == "image/png"
+    assert refine(url, body, "*/*;q=0.5, image/*;q=0.9, image/tiff;q=0.1").headers["content-type"] == "image/png"
+
+
+def test_pages_of_other_origins_are_refused_where_there_are_no_keys(url: str) -> None:
+    body = npy(picture(40, 40))
+    for headers in ({"origin": "http://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
+        answer = requests.post(f"{url}/v1/refine", body, headers=headers, timeout=60)
+        assert answer.status_code == 403 and "another origin" in answer.json()["detail"]
+    headers = {"origin": url, "sec-fetch-site": "same-origin"}
+    assert requests.post(f"{url}/v1/refine", body, headers=headers, timeout=120).ok
+
+
+@pytest.mark.slow
+def test_gauges_stay_in_the_export(url: str) -> None:
+    port = ray.nodes()[0]["MetricsExportPort"]
+
+    def scrape() -> set[str]:
+        lines = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=60).text.splitlines()
+        return {name for line in lines for name in GAUGES if line.startswith(f"ray_{name}{{")}
+
+    deadline = time.monotonic() + 120
+    while scrape() != GAUGES:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    first = time.monotonic()
+    while time.monotonic() < first + 120:  # what is tested is that time passes, and nothing sets them
+        time.sleep(5)
+    assert scrape() == GAUGES
 
 
 def test_the_documented_requests_on_a_synthetic_scene(

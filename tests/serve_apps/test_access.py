@@ -8,8 +8,9 @@ import pytest
 
 from idgbr.errors import UserError
 from serve_apps.access import VARIABLE, Keys, check_bind, new_key
-from serve_apps.messages import MAP_TYPES, ProblemError
+from serve_apps.messages import MAP_TYPES
 from serve_apps.negotiation import negotiated
+from serve_apps.problems import ProblemError
 from serve_apps.settings import AccessArgs
 
 

@@ -62,8 +62,8 @@ def test_only_the_model_of_one_application_changes() -> None:
         k: v for k, v in CONFIG["applications"][1].items() if k != "deployments"
     }
     assert model_in(changed, "refinement") == NEW
-    told = with_model(changed, "refinement", "models:/toy/8", NEW)["applications"][1]["deployments"]
-    assert [d["user_config"] for d in told] == [{"model": "models:/toy/8", "fallback": NEW}] * 3
+    deployments = with_model(changed, "refinement", "models:/toy/8", NEW)["applications"][1]["deployments"]
+    assert [d["user_config"] for d in deployments] == [{"model": "models:/toy/8", "fallback": NEW}] * 3
     assert with_model(changed, "refinement", NEW) == changed
 
 
@@ -139,8 +139,8 @@ def test_a_rayservice_is_patched(
     assert held["spec"]["rayClusterConfig"] == OBJECT["spec"]["rayClusterConfig"]  # type: ignore[index]
     assert held["metadata"]["resourceVersion"] == "42"
     assert service.fault() == ""
-    said = {"status": "DEPLOY_FAILED", "message": "Traceback:\n  file\nValueError: no such key\n"}
-    held["status"] = {"activeServiceStatus": {"applicationStatuses": {"refinement": said}}}
+    status = {"status": "DEPLOY_FAILED", "message": "Traceback:\n  file\nValueError: no such key\n"}
+    held["status"] = {"activeServiceStatus": {"applicationStatuses": {"refinement": status}}}
     assert service.fault() == "ValueError: no such key"
     # Somebody changes the object between reading and writing: refused, and nothing is lost.
     stale = copy.deepcopy(held)

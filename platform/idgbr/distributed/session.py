@@ -13,10 +13,11 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import ray
+from ray._private import ray_constants
 
 import idgbr
 from idgbr.config.tree import ResourcesConfig
@@ -58,7 +59,7 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 @contextmanager
-def start_ray(resources: ResourcesConfig, trains: bool = False) -> Iterator[None]:
+def start_ray(resources: ResourcesConfig, trains: bool = False, loopback: bool = False) -> Iterator[None]:
     """Run the body inside a Ray cluster.
 
     A Ray this process is already connected to is used and left alone, and so is a running cluster
@@ -68,6 +69,7 @@ def start_ray(resources: ResourcesConfig, trains: bool = False) -> Iterator[None
     Args:
         resources: Where Ray is, or what a local one declares.
         trains: The body trains, for which all its workers have to fit at once.
+        loopback: The servers of a local Ray listen on the loopback address alone, not to every network.
 
     Raises:
         UserError: no cluster answers at the address, or this machine has too few GPUs or is too busy to start Ray.
@@ -83,7 +85,8 @@ def start_ray(resources: ResourcesConfig, trains: bool = False) -> Iterator[None
         if address:
             _join(address)
         else:
-            _start_local(resources)
+            with _loopback_alone() if loopback else nullcontext():
+                _start_local(resources)
     try:
         if not address and resources.gpus_per_worker:
             _check_gpus(resources, trains)
@@ -112,6 +115,18 @@ def _own_termination() -> Iterator[None]:
     finally:
         if callable(handler) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def _loopback_alone() -> Iterator[None]:
+    """Ray takes the loopback address for the node's, as it does on macOS; an argument of 127.0.0.1 it replaces."""
+    name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER, os.environ[name] = False, "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[name]
 
 
 def _join(address: str) -> None:

@@ -11,12 +11,13 @@ import math
 import tokenize
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
 from idgbr import IGNORE
@@ -44,10 +45,10 @@ FORMATS = "GeoTIFF (COG included), PNG, JPEG or .npy"
 
 
 class BadImage(UserError):
-    """A body that is not the image that is wanted.
+    """A body that is not a usable image.
 
     Attributes:
-        fault: what kind of wrong.
+        fault: the kind of fault.
     """
 
     def __init__(self, fault: Fault, message: str) -> None:
@@ -79,11 +80,13 @@ class Picture:
         pixels: (B, H, W) in its own dtype; 0 where a value was not finite.
         valid: (H, W) bool.
         grid: size and georeference; the identity without CRS where it has none.
+        note: how bands were matched where the file does not name them; empty otherwise.
     """
 
     pixels: NDArray
     valid: NDArray[np.bool_]
     grid: Grid
+    note: str = ""
 
 
 def image_format(body: bytes, what: str = "image") -> str:
@@ -97,7 +100,23 @@ def image_format(body: bytes, what: str = "image") -> str:
     for magic, name in _MAGIC.items():
         if body.startswith(magic):
             return name
-    raise BadImage("format", f"{what}: begins with {body[:8]!r}, which no known format does; expected {FORMATS}")
+    raise BadImage(
+        "format", f"{what}: its first bytes ({body[:8].hex(' ')}) are of no known format; expected {FORMATS}"
+    )
+
+
+def image_size(body: bytes, limits: ImageLimits) -> tuple[int, int]:
+    """Rows and columns of an image, from its header.
+
+    Raises:
+        BadImage: see `Fault`.
+    """
+    if image_format(body) == "npy":
+        shape, _, _ = _npy_header(body, limits, "image")
+        rows, cols = shape[-2:] if len(shape) == 2 or min(shape) != shape[2] else shape[:2]
+        return rows, cols
+    with _opened(body, limits, "image") as source:
+        return source.native.height, source.native.width
 
 
 def decode_image(
@@ -107,7 +126,7 @@ def decode_image(
 
     Args:
         body: the file's bytes; .npy holds (B, H, W), or (H, W, B) where only that fits the bands.
-        bands: 1-based indices or names, in the order wanted.
+        bands: 1-based indices or names, in the model's order.
         limits: checked against the header, before a pixel is decoded.
         model_gsd: ground sample distance in metres the image should have, if known and if it has one.
         factor: by how much it may be off.
@@ -119,7 +138,11 @@ def decode_image(
         return _from_array(_read_npy(body, limits, "image"), bands)
     with _opened(body, limits, "image") as source:
         _check_scale(source.native.gsd, model_gsd, factor)
-        return _read(source, bands, "image")
+        if not _unnamed(source, bands):
+            return _read(source, bands, "image")
+        indexes = source.indexes(())
+        order = ",".join(map(str, indexes))
+        return replace(_read(source, indexes, "image"), note=f"{order} (file order: the file names no bands)")
 
 
 def check_values(picture: Picture, learnt: ValueRange | None) -> None:
@@ -224,10 +247,10 @@ def _check_extent(height: int, width: int, bands: int, limits: ImageLimits, what
         raise BadImage(
             "size",
             f"{what}: {height} x {width} px are {height * width:,}; at most {limits.pixels:,} are "
-            "taken. Send parts of it, or use jobs/refine.py, which takes any size",
+            "accepted. Send parts of it, or use jobs/refine.py, which takes any size",
         )
     if bands > limits.bands:
-        raise BadImage("size", f"{what}: {bands} bands; at most {limits.bands} are taken")
+        raise BadImage("size", f"{what}: {bands} bands; at most {limits.bands} are accepted")
 
 
 def _read(source: Source, bands: Sequence[int | str], what: str) -> Picture:
@@ -238,40 +261,60 @@ def _read(source: Source, bands: Sequence[int | str], what: str) -> Picture:
     return Picture(pixels, valid, source.native)
 
 
-def _check_scale(gsd: float | None, wanted: float | None, factor: float) -> None:
-    if gsd is None or wanted is None or 1 / factor <= gsd / wanted <= factor:
+def _unnamed(source: Source, bands: Sequence[int | str]) -> bool:
+    """Whether bands are asked for by name, and the file has as many of them but names none.
+
+    GDAL gives bytes in three bands the colours red, green and blue; other dtypes have none.
+    """
+    if not bands or not all(isinstance(band, str) for band in bands):
+        return False
+    file = source.file
+    named = any(file.descriptions) or any(
+        colour not in (ColorInterp.gray, ColorInterp.undefined, ColorInterp.alpha) for colour in file.colorinterp
+    )
+    return not named and len(source.indexes(())) == len(bands)
+
+
+def _check_scale(gsd: float | None, expected: float | None, factor: float) -> None:
+    if gsd is None or expected is None or 1 / factor <= gsd / expected <= factor:
         return
     raise BadImage(
         "content",
-        f"image: ground sample distance {gsd:.3g} m; the model was trained at {wanted:.3g} m (a factor {factor} is "
-        f"accepted). Resample it to {wanted:.3g} m first (gdalwarp -tr)",
+        f"image: ground sample distance {gsd:.3g} m; the model was trained at {expected:.3g} m (a factor {factor} is "
+        f"accepted). Resample it to {expected:.3g} m first (gdalwarp -tr)",
     )
 
 
 def _read_npy(body: bytes, limits: ImageLimits, what: str) -> NDArray:
     """An array whose header kept the limits; never one of Python objects."""
+    shape, dtype, start = _npy_header(body, limits, what)
+    if len(body) - start != math.prod(shape) * dtype.itemsize:
+        raise BadImage(
+            "damaged",
+            f"{what}: {len(body) - start} bytes of pixels; shape {shape} of {dtype} needs "
+            f"{math.prod(shape) * dtype.itemsize}",
+        )
+    return np.lib.format.read_array(io.BytesIO(body), allow_pickle=False)
+
+
+def _npy_header(body: bytes, limits: ImageLimits, what: str) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape, dtype and the first byte of the pixels, within the limits."""
     stream = io.BytesIO(body)
     try:
         version = np.lib.format.read_magic(stream)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = reader(stream)
     except (ValueError, KeyError, TypeError, SyntaxError, EOFError, tokenize.TokenError) as error:
-        raise BadImage("damaged", f"{what}: not a readable .npy header ({str(error)[:200]})") from error
+        raise BadImage("damaged", f"{what}: its .npy header cannot be read; write the file with numpy.save") from error
     if dtype.kind not in "uif" or dtype.hasobject:
-        raise BadImage("content", f"{what}: pixels are {dtype}; expected integers or real numbers")
-    if len(shape) not in (2, 3):
+        kind = "objects" if dtype.hasobject else str(dtype)
+        raise BadImage("content", f"{what}: pixels are {kind}; expected integers or real numbers")
+    # Python takes True for the integer 1, and numpy's header reader with it.
+    if len(shape) not in (2, 3) or any(isinstance(side, bool) for side in shape):
         raise BadImage("content", f"{what}: an array of shape {shape}; expected (B, H, W)")
-    least = min(shape) if len(shape) == 3 else 1
     sides = sorted(shape)[-2:]
-    _check_extent(sides[0], sides[1], least, limits, what)
-    if len(body) - stream.tell() != math.prod(shape) * dtype.itemsize:
-        raise BadImage(
-            "damaged",
-            f"{what}: {len(body) - stream.tell()} bytes of pixels; shape {shape} of {dtype} needs "
-            f"{math.prod(shape) * dtype.itemsize}",
-        )
-    stream.seek(0)
-    return np.lib.format.read_array(stream, allow_pickle=False)
+    _check_extent(sides[0], sides[1], min(shape) if len(shape) == 3 else 1, limits, what)
+    return shape, dtype, stream.tell()
 
 
 def _from_array(array: NDArray, bands: Sequence[int | str]) -> Picture:
@@ -292,6 +335,6 @@ def _from_array(array: NDArray, bands: Sequence[int | str]) -> Picture:
 
 
 def _brief(error: BaseException, name: str) -> str:
-    """The error's words without the address of the file in memory."""
+    """The error's message without the address of the file in memory."""
     folder, _, file = name.rpartition("/")
     return reason(error).replace(f"{name}: ", "").replace(name, "the file").replace(f"{file}: ", "").replace(folder, "")
