@@ -105,13 +105,26 @@ def _styled(
         # Nodata takes part: its edge is simplified as any other, and the edge of the tile alone stays.
         of_region, polygons = _outlines(regions, window, numbers, np.ones(numbers.shape, bool))
         if style.simplify:
-            area_root = 2 * style.simplify  # of a triangle as high as an edge may move and eight times as wide
-            simple = shapely.coverage_simplify(style.on_ground(polygons), area_root, simplify_boundary=False)
-            polygons = np.asarray(shapely.transform(style.in_pixels(simple), np.rint))
+            # A triangle as high as an edge may move and eight times as wide has the area of this square. Areas have one
+            # ratio in all directions, so they are compared in pixels: in whole numbers lines that meet do so exactly.
+            side = 2 * style.simplify / style.pixel
+            polygons = shapely.coverage_simplify(polygons, side, simplify_boundary=False)
+            of_region, polygons = _mended(of_region, polygons)
         if footprints is not None:
-            of_region, polygons = footprints.applied(window, of_region, polygons)
+            of_region, polygons = _mended(*footprints.applied(window, of_region, polygons))
         known = of_region != OUTSIDE
         yield window, of_region[known], polygons[known]
+
+
+def _mended(of_region: NDArray[np.int64], polygons: NDArray[np.object_]) -> Outlined:
+    """Polygons whose rings touch themselves, which simplifying leaves, as valid ones with the same edges."""
+    broken = ~shapely.is_valid(polygons)
+    if not broken.any():
+        return of_region, polygons
+    polygons = polygons.copy()
+    polygons[broken] = shapely.make_valid(polygons[broken], method="structure", keep_collapsed=False)
+    parts, index = shapely.get_parts(polygons, return_index=True)
+    return of_region[index], parts
 
 
 def _pixel_outlines(regions: Regions) -> Iterator[tuple[Window, NDArray[np.int64], NDArray[np.object_]]]:
