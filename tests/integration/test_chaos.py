@@ -65,7 +65,7 @@ def test_killed_refinement_goes_on_where_it_was(
     assert list(left) == ["refined"] and 0 < int(left["refined"]) < int(every["refined"])
     maps = [rasterio.open(tmp_path / output / "scene_image.tif").read() for output in printed]
     np.testing.assert_array_equal(*maps)
-    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["scene_image.tif"]
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {"scene_image.tif", "scene_image.qml"}
 
 
 @pytest.fixture
