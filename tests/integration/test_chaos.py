@@ -65,7 +65,7 @@ def test_killed_refinement_goes_on_where_it_was(
     assert list(left) == ["refined"] and 0 < int(left["refined"]) < int(every["refined"])
     maps = [rasterio.open(tmp_path / output / "scene_image.tif").read() for output in printed]
     np.testing.assert_array_equal(*maps)
-    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["scene_image.tif"]
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {"scene_image.tif", "scene_image.qml"}
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_full_disk_stops_training_clearly(
     ray_session: None, twelve_steps: StageResult, tmp_path: Path, small_disk: Path
 ) -> None:
     """The last good checkpoint stays, and once there is room the same command resumes."""
-    chaos, resources = tmp_path / "chaos", ResourcesConfig(train_workers=1)
+    chaos, resources = tmp_path / "chaos", ResourcesConfig(train_workers=1, max_failures=1)
     chaos.mkdir()
     (chaos / "fill-5").write_text(str(small_disk / "filler"))
     spec = toy_stage(tmp_path, "full", chaos=str(chaos), validate_every=4)
