@@ -7,7 +7,8 @@ from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 
-from idgbr.raster.grid import Grid, crs_name
+from idgbr.raster.crs import crs_name
+from idgbr.raster.grid import Grid
 from serve_apps.problems import ProblemError
 
 _POINTS = 21

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -54,7 +55,7 @@ def _policy() -> tuple[frozenset[str], bool]:
     """Allowed Host names (empty: all), and whether the service asks for keys."""
     from ray import serve
 
-    gateway = serve.get_replica_context().servable_object
+    gateway: Any = serve.get_replica_context().servable_object
     return gateway.allowed_hosts, gateway.has_keys
 
 

@@ -144,9 +144,10 @@ def _summary(url: str) -> list[str]:
     size = f", up to {limits['pixels']:,} px in {limits['seconds']:g} s" if limits else ""
     name = requests.get(f"{url}/readyz", timeout=60).json()
     node = ray.nodes()[0]
+    session: Any = ray._private.worker._global_node
     return [
         f"metrics: http://127.0.0.1:{node['MetricsExportPort']}/metrics (ray_idgbr_*)",
-        f"log: {ray._private.worker._global_node.get_logs_dir_path()}/serve",
+        f"log: {session.get_logs_dir_path()}/serve",
         f"{name.get('model', name.get('detail'))} at {url}{size} (interrupt to stop)",
     ]
 
