@@ -27,8 +27,9 @@ from idgbr.models.coarse import build_coarse
 from idgbr.models.description import ModelSpec
 from idgbr.models.package import build_refiner, save_model
 from idgbr.raster.blending import StripBlender
-from idgbr.raster.decoding import ImageLimits, decode_image
+from idgbr.raster.decoding import decode_image
 from idgbr.raster.encoding import palette_png
+from idgbr.raster.image_limits import ImageLimits
 from idgbr.raster.windows import plan_windows
 from idgbr.training.pace import Pace
 

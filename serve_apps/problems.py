@@ -15,7 +15,7 @@ from serve_apps.calls import replica_lost
 from serve_apps.model_shelf import ModelUnavailable
 
 if TYPE_CHECKING:
-    from idgbr.raster.decoding import Fault
+    from idgbr.raster.image_limits import Fault
 
 LOG = logging.getLogger("ray.serve")
 INTERNAL_DETAIL = "the reason is in the service's log (logs/serve of Ray's session folder), under this request id"
@@ -77,7 +77,7 @@ def problem_from(error: BaseException, limit_s: float) -> Problem:
         error: of the gateway or of a scene worker, or of a call to another deployment.
         limit_s: how long a map may take.
     """
-    from idgbr.raster.decoding import BadImage  # Serve's proxies import this module, and do without rasterio
+    from idgbr.raster.image_limits import BadImage
 
     cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, ProblemError):

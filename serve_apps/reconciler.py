@@ -98,7 +98,7 @@ class Reconciler:
         self._woken.set()
 
     def run(self, interval_s: float, ended: Callable[[], bool] = lambda: False) -> None:
-        """Looks every few seconds until told to end; sooner while a version is being rolled out, or when woken."""
+        """Looks every few seconds until it is stopped; sooner while a version is being rolled out, or when woken."""
         while not ended():
             self.look()
             pause = interval_s if self.state.settled else _AGAIN_S if self.state.error else 1.0

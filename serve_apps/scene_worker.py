@@ -24,15 +24,9 @@ from idgbr import IGNORE
 from idgbr.config.models import SamplerConfig
 from idgbr.inference.predictor import Part
 from idgbr.models.description import load_sample
-from idgbr.raster.decoding import (
-    ImageLimits,
-    Picture,
-    check_values,
-    decode_coarse,
-    decode_image,
-    image_size,
-)
+from idgbr.raster.decoding import Picture, check_values, decode_coarse, decode_image, image_size
 from idgbr.raster.encoding import preview_png
+from idgbr.raster.image_limits import ImageLimits
 from serve_apps.admission import Job, Workload
 from serve_apps.assembly import Assembly, Maps, StageHandles
 from serve_apps.calls import every_replica

@@ -23,7 +23,7 @@ class Flags(JobFlags):
     train: float = Field(0.6, ge=0, le=1)
     """Share of the chips to train on."""
     select: float = Field(0.2, ge=0, le=1)
-    """Share for choices; what is left is the test split."""
+    """Share of the validation split; the remaining chips are the test split."""
     seed: int = 0
     """Seed of the shuffle."""
     root: str = ""

@@ -23,7 +23,7 @@ WriteRaster = Callable[..., str]
 
 @pytest.fixture
 def write_raster() -> WriteRaster:
-    """Writes bands (B, H, W) or one band (H, W); georeferenced unless told otherwise."""
+    """Writes bands (B, H, W) or one band (H, W); georeferenced by default."""
 
     def write(
         path: Path,

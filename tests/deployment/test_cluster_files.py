@@ -130,19 +130,19 @@ def test_pods_are_whole_and_not_root() -> None:
 
 
 def test_secrets_come_from_secrets() -> None:
-    wanted = set()
+    referenced = set()
     for name, pod, _ in pods():
         for container in pod["containers"]:
             for variable in container.get("env", []):
                 if SECRET_NAME.search(variable["name"]):
                     assert "value" not in variable, (name, variable["name"])
                 if "valueFrom" in variable:
-                    wanted.add(variable["valueFrom"]["secretKeyRef"]["name"])
-        wanted |= {v["secret"]["secretName"] for v in pod.get("volumes", []) if "secret" in v}
-    wanted |= {cluster["authOptions"]["secretName"] for cluster in clusters()}
+                    referenced.add(variable["valueFrom"]["secretKeyRef"]["name"])
+        referenced |= {v["secret"]["secretName"] for v in pod.get("volumes", []) if "secret" in v}
+    referenced |= {cluster["authOptions"]["secretName"] for cluster in clusters()}
     assert of_kind("Secret") == []
     texts = "\n".join(path.read_text() for path in MANIFESTS)
-    assert wanted == set(re.findall(r"kubectl create secret generic (\S+)", texts))
+    assert referenced == set(re.findall(r"kubectl create secret generic (\S+)", texts))
 
 
 def test_claims_and_services_that_are_named_are_there() -> None:
@@ -204,7 +204,7 @@ def test_the_image_is_what_it_says() -> None:
         assert users and users[-1] not in ("root", "0")
         made = " ".join(argument for name, argument in stage if name == "RUN")
         assert "useradd --create-home --uid 1000 " in made and users[-1] in made
-    node = stages[-1]  # what `docker build` makes unless told otherwise
+    node = stages[-1]  # the stage that `docker build` builds by default
     assert ("ARG", "ACCELERATOR=cpu") in node
     install = next(argument for name, argument in node if name == "RUN" and "--requirement" in argument)
     assert "requirements.lock" in install and "cpu)" in install and "cuda)" in install

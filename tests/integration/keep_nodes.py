@@ -1,4 +1,4 @@
-"""Keeps a cluster of three machines for the tests that take some away; told what to do line by line.
+"""Keeps a cluster of three machines for the tests that remove some of them; commands come as lines on standard input.
 
 A process of its own: a cluster changes what Ray keeps for a whole process, which the tests' own Ray lives on.
 """

@@ -91,9 +91,9 @@ def test_full_disk_stops_training_clearly(
     checkpoints = Checkpoints(small_disk / "full" / "checkpoints")
     with pytest.raises(
         UserError, match=r"checkpoint of step 8 .*No space left.*last good one is step-00000004"
-    ) as told:
+    ) as raised:
         run_stage(spec, resources, str(small_disk))
-    assert str(checkpoints.folder) in str(told.value)
+    assert str(checkpoints.folder) in str(raised.value)
     assert [path.name for path in checkpoints.folder.iterdir()] == ["step-00000004"]
     assert checkpoints.newest() is not None
     (small_disk / "filler").unlink()

@@ -123,8 +123,8 @@ def test_preemption_leads_to_a_checkpoint(
     for name in ("notice-9", "wait-11"):
         (tmp_path / name).unlink()
     check(driver, tmp_path, undisturbed)
-    told = (tmp_path / "runs" / "lost" / "progress.log").read_text()
-    assert "1 machine(s) about to be taken away, keeps step 10" in told
+    progress = (tmp_path / "runs" / "lost" / "progress.log").read_text()
+    assert "preemption of 1 machine(s) announced, keeps step 10" in progress
 
 
 def test_node_lost_in_refinement(machines: Machines, ray_session: None, tmp_path: Path, toy_model: Path) -> None:

@@ -92,9 +92,9 @@ def test_a_damaged_block_is_nodata_and_told(ray_session: None, tmp_path: Path, m
     request = RefineRequest(model, (str(damaged),), str(tmp_path / "maps"))
     with pytest.raises(
         UserError, match=r"1 of \d+ windows cannot be read, more than --max-unreadable 0.01.*row"
-    ) as told:
+    ) as raised:
         refine(request, RESOURCES)
-    assert "damaged" in str(told.value) and not list((tmp_path / "maps").glob("*.tif"))
+    assert "damaged" in str(raised.value) and not list((tmp_path / "maps").glob("*.tif"))
     done = refine(replace(request, max_unreadable=0.5), RESOURCES)
     maps = [rasterio.open(path).read(1) for path in [*clean["maps"], *done["maps"]]]
     # Windows of 64 px every 48 reach into the block from row and column 48 on; others cover all but 64 to 144.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from idgbr.config.models import MeanFieldConfig
-from idgbr.models.mean_field import _neighbours, mean_field
+from idgbr.models.mean_field import _neighbours, mean_field, smooth
 
 SETTINGS = MeanFieldConfig(rounds=5)
 
@@ -86,3 +86,17 @@ def test_follows_the_formula() -> None:
                     message[:, row, col] += weight * sum(share * said for share, said in heard) / total
         belief = (unary + message).softmax(0)
     assert torch.allclose(mean_field(probabilities, image, settings, valid)[0], belief, atol=1e-5)
+
+
+def test_smoothing_straightens_a_frayed_edge_and_leaves_out_what_is_not_valid() -> None:
+    rows, cols = torch.meshgrid(torch.arange(20), torch.arange(24), indexing="ij")
+    frayed = (cols + (rows % 4 == 0) > 12).float()
+    probabilities = torch.stack([1 - frayed, frayed])[None]
+    smoothed = smooth(probabilities, 0.9)
+    torch.testing.assert_close(smoothed.sum(1), torch.ones(1, 20, 24))
+    assert torch.equal(smooth(probabilities, 0.0), probabilities)
+    assert (smoothed[0, 1] > 0.5)[2:-2].any(0).equal((smoothed[0, 1] > 0.5)[2:-2].all(0)), "every row ends alike"
+    valid = cols[None] < 12
+    other = torch.where(valid[:, None], probabilities, torch.rand(1, 2, 20, 24))
+    first, second = (smooth(planes, 0.9, valid)[..., :12] for planes in (probabilities, other))
+    torch.testing.assert_close(first, second)

@@ -13,9 +13,10 @@ from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
-from idgbr.raster.decoding import BadImage, ImageLimits, check_values, decode_coarse, decode_image
+from idgbr.raster.decoding import check_values, decode_coarse, decode_image
 from idgbr.raster.encoding import geojson, geotiff, grey_png, palette_png, preview_png
 from idgbr.raster.grid import IDENTITY, Grid
+from idgbr.raster.image_limits import BadImage, ImageLimits
 from idgbr.raster.polygons import PolygonOptions
 from idgbr.raster.values import ValueRange
 

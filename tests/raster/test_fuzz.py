@@ -26,8 +26,8 @@ def read_all(paths: Iterable[Path]) -> dict[str, list[str]]:
     names = [str(path) for path in paths]
     found: dict[str, list[str]] = {}
     with ThreadPoolExecutor(READERS) as pool:
-        told = pool.map(_read, (names[first::READERS] for first in range(READERS)))
-        for said in (json.loads(line) for lines in told for line in lines):
+        outputs = pool.map(_read, (names[first::READERS] for first in range(READERS)))
+        for said in (json.loads(line) for lines in outputs for line in lines):
             ends = found.setdefault(said["path"], [])
             ends += said.get("ends", [])
             if said.get("status"):

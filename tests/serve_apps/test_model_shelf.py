@@ -89,7 +89,7 @@ def test_a_version_that_did_not_load_is_tried_again_while_it_is_wanted() -> None
         while versions.status.active == "one":
             await asyncio.sleep(0.01)
         assert (versions.status.active, versions.status.error, loader.away["two"]) == ("two", "", -1)
-        # What is no longer wanted is left alone.
+        # A version that was replaced in the meantime is not retried.
         await versions.activate({"model": "three"})
         await versions.activate({"model": "four"})
         await asyncio.sleep(0.1)

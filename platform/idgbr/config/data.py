@@ -1,4 +1,4 @@
-"""Section `data`: where imagery and labels lie, their classes, splits, draws and changes."""
+"""Section `data`: location of imagery and labels, classes, splits, sampling and augmentation."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class FolderSource(Node):
     """Files, folders or globs of labels, paired with the images by the part of the stem matched by `pair`; a single
     file for several images, raster or vector, is read where each image lies."""
     pair: str = r"(.+)"
-    """Regular expression whose first group, searched in the stems of images and labels, must agree for two to pair."""
+    """Regular expression, searched in the stems of images and labels; two files pair if its first group is equal."""
 
 
 class JsonlSource(Node):
     kind: Literal["jsonl"] = "jsonl"
     files: dict[Literal["train", "select", "test"], list[str]]
-    """JSONL lists per split, one object a line: image, label_index, optionally rough_label_index and text."""
+    """JSONL lists per split, one object per line: image, label_index, optionally rough_label_index and text."""
     root: str = ""
-    """Folder the paths in the lists are relative to (default: the list's own folder)."""
+    """Folder to which the paths in the lists are relative (default: the folder of the list)."""
 
 
 class PresetSource(Node):
@@ -41,7 +41,7 @@ class PresetSource(Node):
     preset: Literal["potsdam", "vaihingen", "whu_building", "chn6_cug", "fgfd"]
     """Layout of one of the paper's data sets, as distributed."""
     root: str
-    """Folder the data set was unpacked to."""
+    """Folder with the unpacked data set."""
     composition: Literal["RGB", "IRRG", "RGBIR"] = "RGB"
     """Potsdam only: which band composition to read."""
     eroded: bool = False
@@ -51,7 +51,7 @@ class PresetSource(Node):
 class SyntheticSource(Node):
     kind: Literal["synthetic"] = "synthetic"
     folder: str
-    """Where the generated scenes are kept."""
+    """Folder of the generated scenes."""
     scenes: int = Field(3, ge=1)
     size: int = Field(768, ge=64)
     """Width and height of a scene in pixels."""
@@ -72,41 +72,42 @@ def _number_or_word(value: Any) -> Any:
 
 
 RawValue = Annotated[int | str, BeforeValidator(_number_or_word)]
-"""What stands in a label: a pixel's value, or the value of an attribute."""
+"""Raw value in a label: the value of a pixel, or of an attribute."""
 
 
 class LabelConfig(Node):
     kind: Literal["index", "colour", "vector"] = "index"
     """How labels are stored: class index per pixel, colour per pixel (the classes' colours), or polygons."""
     values: dict[RawValue, int] = {}
-    """Raw value (index), or value of `attribute` (vector), -> class id; empty means that it is the class id, or of an
-    attribute the class name. A value named here counts even where it is the label file's nodata tag."""
+    """Mapping of raw values (index), or of values of `attribute` (vector), to class ids. If empty, raw values are class
+    ids, and values of the attribute are class ids or names. A value named here is used even if it is the nodata value
+    of the label file."""
     nonzero: bool = False
     """index: any non-zero value is class 1 (binary sets stored as 0/255, or 0 and a colour)."""
     threshold: float | None = Field(None, gt=0)
-    """index: values from this one on are class 1, those below class 0, for masks that compression or resizing blurred;
-    empty: values stand for themselves. Masks of 0 and 255 stored as JPEG are taken at 128 by themselves."""
+    """index: values at or above this are class 1, others class 0, for masks blurred by compression or resizing; empty:
+    no threshold. JPEG masks of 0 and 255 get the threshold 128 automatically."""
     ignore: list[RawValue] = [255]
-    """Raw values (index), or values of `attribute` (vector), that carry no label."""
+    """Raw values (index), or values of `attribute` (vector), that mean "no label"."""
     ignore_colours: list[str] = ["#000000"]
-    """colour: colours that carry no label."""
+    """colour: colours that mean "no label"."""
     allow_missing: list[str] = []
     """Names of classes that may be absent from the train split; any other absent class ends the job, since it usually
     means that labels are read wrongly."""
     layer: str = ""
     """vector: layer of a file that has several layers of polygons."""
     attribute: str = ""
-    """vector: attribute holding the class name or id; empty burns every polygon as `burn`."""
+    """vector: attribute with the class name or id; if empty, all polygons get the class id `burn`."""
     burn: int = 1
-    """vector: class id for polygons when no attribute is named."""
+    """vector: class id of polygons if no attribute is named."""
     background: int = 0
-    """vector: class id where no polygon is."""
+    """vector: class id outside all polygons."""
     by_place: bool = False
-    """A label file covers more ground than its image and is read where the image lies, by their georeference. A single
-    label file for several images is always read so."""
+    """A label file covers a larger area than its image; the part at the image's location is read, by georeferencing. A
+    single label file for several images is always read this way."""
     size_slack: int = Field(0, ge=0)
-    """Pixels by which a label raster may be larger or smaller than its image at the right and lower edge; what it
-    lacks carries no label."""
+    """Number of pixels by which a label raster may be larger or smaller than its image at the right and lower edge;
+    missing pixels have no label."""
 
 
 class Box(Node):
@@ -133,33 +134,33 @@ class FileRegion(Node):
 
 class SplitConfig(Node):
     by: Literal["listed", "file", "fraction", "block"] = "fraction"
-    """listed: the source says (presets, JSONL, synthetic); file: `regions`; fraction: whole files, shuffled by seed;
-    block: square blocks of every scene, shuffled by seed."""
+    """listed: assigned by the source (presets, JSONL, synthetic); file: `regions`; fraction: whole files, shuffled by
+    seed; block: square blocks of every scene, shuffled by seed."""
     regions: dict[Literal["train", "select", "test"], list[FileRegion]] = {}
     """by file: the scenes, or boxes of scenes, of each split."""
     select: Unit = 0.15
-    """by fraction or block: share held out for choices."""
+    """by fraction or block: share of the validation split."""
     test: Unit = 0.25
-    """by fraction or block: share held out for claims."""
+    """by fraction or block: share of the test split."""
     block: int = Field(512, ge=32)
-    """by block: side in pixels."""
+    """by block: side of a block in pixels."""
     seed: int = 0
 
 
 class SamplingConfig(Node):
     class_weight: Unit = 0.5
-    """0: draws follow the area of the classes; 1: every class is the centre of equally many draws."""
+    """0: classes are sampled in proportion to their area; 1: all classes are at the centre of equally many windows."""
     boundary_weight: Unit = 0.5
-    """Share of draws centred near a label boundary."""
+    """Share of windows centred near a label boundary."""
 
 
 class AugmentationConfig(Node):
     dihedral: bool = True
-    """The eight flips and quarter turns."""
+    """The eight combinations of flips and rotations by 90 degrees."""
     rotation: float = Field(0.0, ge=0, le=45)
-    """Largest turn either way, in degrees, beside the quarter turns."""
+    """Largest additional rotation in either direction, in degrees."""
     scale: float = Field(0.0, ge=0, le=1)
-    """Largest zoom: 0.25 shows objects between 1 / 1.25 and 1.25 times their size."""
+    """Largest change of scale: 0.25 scales objects by factors between 1 / 1.25 and 1.25."""
     brightness: float = Field(0.2, ge=0)
     """Largest shift, in standard deviations of a band, common to all bands."""
     contrast: float = Field(0.2, ge=0, lt=1)
@@ -167,7 +168,7 @@ class AugmentationConfig(Node):
     band_jitter: float = Field(0.1, ge=0)
     """Largest shift of a single band, in its standard deviations."""
     band_mix: float = Field(0.0, ge=0, le=1)
-    """Largest share of every band that is added to another one: colours lose their meaning, edges keep theirs."""
+    """Largest share of every band that is added to another band; this changes colours but keeps edges."""
     noise: float = Field(0.0, ge=0)
     """Standard deviation of white noise, in standard deviations of a band."""
 
@@ -185,22 +186,22 @@ class DataConfig(Node):
     nodata_tolerance: float = Field(0.0, ge=0)
     """Values no further than this from nodata in every band are nodata, too: margins that lossy compression blurred."""
     alpha: Literal["auto", "mask", "band", "ignore"] = "auto"
-    """What a band tagged alpha is. auto: validity where it looks like a mask, a band like others where it holds imagery
-    (near infrared is often tagged so); mask: validity; band: a band like others; ignore: neither."""
+    """How a band tagged alpha is read. auto: as validity if it looks like a mask, as an image band if it has imagery
+    (near infrared is often tagged alpha); mask: as validity; band: as an image band; ignore: not at all."""
     gcps: Literal["refuse", "warp", "ignore"] = "refuse"
-    """Images whose place is known by ground control points alone: refused, warped into the points' CRS, or read as they
-    lie, without a place."""
+    """Images that have ground control points but no geotransform: refuse, warp to the CRS of the points, or ignore the
+    points and read the image without georeferencing."""
     value_range: Literal["refuse", "match", "accept"] = "refuse"
-    """Imagery whose values are of another scale than the model learnt: refused, mapped by its quantiles, or read as it
-    is."""
+    """Imagery whose values are on another scale than the model's training imagery: refuse, match by quantiles, or
+    accept without change."""
     normalisation: Literal["measured", "imagenet"] = "measured"
     """measured: mean and deviation per band of the training split; imagenet: ImageNet's, for three 8-bit bands."""
     gsd: float | None = Field(None, gt=0)
-    """Ground sample distance in metres, for imagery whose files carry none."""
+    """Ground sample distance in metres, for imagery whose files have none."""
     gsd_mismatch: Literal["refuse", "resample"] = "refuse"
-    """What to do with imagery whose ground sample distance is off the model's by more than a factor 1.5."""
+    """Treatment of imagery whose ground sample distance differs from the model's by more than a factor of 1.5."""
     licence: str = ""
-    """Terms of imagery and labels, for the model card: a model is bound by what it learnt from."""
+    """Licence terms of imagery and labels, for the model card: they also apply to the trained model."""
     split: SplitConfig = SplitConfig()
     sampling: SamplingConfig = SamplingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()

@@ -1,4 +1,4 @@
-"""Sections `evaluation` and `gate`: what is measured, and the rules for a new version."""
+"""Sections `evaluation` and `gate`: settings of the evaluation, and rules for the promotion of a new version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from idgbr.config.node import Node, Unit
 
 class EvaluationConfig(Node):
     baselines: list[Literal["guided_filter", "grabcut", "densecrf"]] = ["guided_filter", "grabcut", "densecrf"]
-    """Classical refiners in the table; DenseCRF only where pydensecrf2 is installed."""
+    """Classical refiners in the table; DenseCRF is measured only if pydensecrf2 is installed."""
     block: int = Field(256, ge=16)
     """Side in pixels of the blocks of the repair figures and the bootstrap."""
     fragment: int = Field(16, ge=1)
@@ -33,11 +33,11 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 
 
 class GainConfig(Node):
-    """The rule for an improvement: one figure, so that chance has one try only."""
+    """The rule for an improvement, on a single figure to avoid multiple testing."""
 
     figure: Figure = "boundary_iou"
     least: Unit = 0.0
-    """Smallest gain over the champion that justifies a change; its interval has to lie above zero in any case."""
+    """Smallest gain over the champion for a promotion; in any case its confidence interval must be above zero."""
 
 
 class GateConfig(Node):
@@ -46,10 +46,10 @@ class GateConfig(Node):
     promote: bool = False
     """Pipeline: run the gate on the version it registers."""
     source: Source | None = None
-    """Scenes of the gate, labelled as `data.label` says; of a source that lists splits, those of its test split. Empty:
-    the test split of `data`. Ground that a model was trained or tuned on is refused."""
+    """Scenes of the gate, with labels as in `data.label`; if the source lists splits, the scenes of its test split are
+    used. Empty: the test split of `data`. Scenes in the training area of a model are refused."""
     floors: dict[Figure, Unit] = {}
-    """Minimum of a figure, with or without a champion; a first promotion needs no more."""
+    """Minimum of a figure, with or without a champion; the first promotion needs floors and ceilings only."""
     ceilings: dict[
         Ratio | Literal["repair_worse", "fragments", "seconds_per_megapixel", "megabytes"],
         Annotated[float, Field(gt=0)],
@@ -70,9 +70,9 @@ class GateConfig(Node):
     """The same for the figures of every class."""
     gain: GainConfig = GainConfig()
     slowdown: float = Field(2.0, ge=1.0)
-    """How many times the champion's seconds per megapixel a model may take."""
+    """Largest allowed ratio of a model's seconds per megapixel to the champion's."""
     blocks: int = Field(20, ge=2)
-    """Minimum number of labelled blocks of the gate's scenes: with fewer the intervals are meaningless."""
+    """Minimum number of labelled blocks in the scenes of the gate; with fewer, confidence intervals are meaningless."""
 
     @field_validator("margins")
     @classmethod

@@ -25,7 +25,7 @@ class WindowsConfig(Node):
 
 
 class CoarseWindows(WindowsConfig):
-    """Stage 1 takes large windows: it lives on context."""
+    """Windows of stage 1, which are large because it needs context."""
 
     window: int = Field(384, ge=32)
     """Inference window in pixels."""
@@ -34,7 +34,7 @@ class CoarseWindows(WindowsConfig):
 
 
 class RefinerWindows(WindowsConfig):
-    """Stage 2 looks around a boundary, and its attention is dearest in large windows."""
+    """Windows of stage 2: small, since it needs only the surroundings of a boundary and attention is costly."""
 
     window: int = Field(128, ge=32)
     """Inference window in pixels."""

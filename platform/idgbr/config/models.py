@@ -13,38 +13,40 @@ class CoarseConfig(Node):
     decoder: str = "FPN"
     """Any decoder of segmentation_models_pytorch by name: Unet, FPN, Segformer, DeepLabV3Plus, UPerNet, ..."""
     encoder: str = "tu-tf_efficientnet_lite0"
-    """Any encoder name segmentation_models_pytorch takes; tu-NAME is timm's NAME."""
+    """Any encoder of segmentation_models_pytorch by name; tu-NAME is timm's model NAME."""
     weights: str = "package:efficientnet-lite0"
     """hub | package:efficientnet-lite0 | none | path of a state dict of the encoder."""
     options: dict[str, Any] = {}
-    """Further arguments of the decoder as segmentation_models_pytorch names them, for example decoder_channels."""
+    """Additional keyword arguments of the decoder in segmentation_models_pytorch, for example decoder_channels."""
     window: int = Field(192, ge=32)
     """Training window in pixels."""
     dice_weight: float = Field(1.0, ge=0)
-    """Weight of the Dice loss beside cross-entropy."""
+    """Weight of the Dice loss, added to cross-entropy."""
     folds: int = Field(2, ge=0)
-    """Stage 2 trains on coarse maps of backbones that never saw the ground: blocks of the training split in this many
-    folds, one backbone a fold. 0: maps of the final backbone itself."""
+    """Number of folds of the training split, each with its own backbone, which is not trained on that fold and makes
+    its coarse maps for stage 2. 0: the final backbone makes them."""
     fold_block: int = Field(512, ge=32)
-    """Side of the blocks that are dealt to the folds, in pixels. Larger than the scenes: whole scenes, whose coarse
-    maps fail as those of another place do; blocks have neighbours that their backbone saw."""
+    """Side in pixels of the blocks that are assigned to folds. A value larger than the scenes assigns whole scenes. The
+    errors of their coarse maps then resemble those at a new place, since a block has neighbours on which its backbone
+    was trained."""
     fold_steps: int = Field(0, ge=0)
-    """Steps of a fold's backbone; 0: as many looks at every pixel as the final one has, which makes fewer steps."""
+    """Training steps of a fold's backbone; 0: the number at which it sees every pixel as often as the final backbone
+    does, which is fewer steps."""
 
 
 class MeanFieldConfig(Node):
-    """Neighbours of one colour agree on their class."""
+    """Mean field: nearby pixels of similar colour get the same class."""
 
     rounds: int = Field(0, ge=0)
-    """Rounds of agreement; 0: none."""
+    """Number of iterations; 0: no mean field."""
     reach: float = Field(15.0, gt=0)
-    """Standard deviation of the distance to a neighbour that has a say, in pixels."""
+    """Standard deviation of the spatial kernel in pixels: neighbours farther away have less influence."""
     colour: float = Field(0.1, gt=0)
-    """Standard deviation of the colour difference that still counts as alike, in standard deviations of a band."""
+    """Standard deviation of the colour kernel, in standard deviations of a band."""
     weight: float = Field(5.0, ge=0)
-    """Weight of neighbours of like colour against the pixel's own log-probability."""
+    """Weight of neighbours of similar colour relative to the pixel's own log-probability."""
     smooth_weight: float = Field(3.0, ge=0)
-    """Weight of the nearest neighbours, whatever their colour."""
+    """Weight of the nearest neighbours, regardless of their colour."""
 
 
 class RefinerConfig(Node):
@@ -54,15 +56,16 @@ class RefinerConfig(Node):
     """Whether the coarse map guides the denoiser; false: zeros in place of its latents, the ablation of the authors'
     release (use_rough_guidance). Sampling must not begin from the coarse map either (sampler.start noise)."""
     correction: bool = False
-    """label prediction: the denoiser answers with a correction of the coarse map's log-probabilities, so that training
-    begins from that map instead of from nothing."""
+    """label prediction: the denoiser predicts a correction of the coarse map's log-probabilities, so that its output
+    equals the coarse map when training starts."""
     coarse_odds: list[PositiveFloat] = []
-    """Training on probabilities: factor by class on its odds in the coarse maps that stage 2 learns from; empty:
-    none. Below 1 the maps miss more of a class, as those of other ground do, and stage 2 learns to add to them."""
+    """coarse_input probabilities: a factor per class, by which the odds of the class are multiplied in the coarse maps
+    that stage 2 learns from; empty: none. With a factor below 1 the maps miss more of the class, like coarse maps of
+    new places, and stage 2 learns to add it."""
     codec: Literal["lossless", "kl-vae"] = "lossless"
     """lossless: space-to-depth of the label embedding; kl-vae: the Stable Diffusion autoencoder."""
     patch: int = Field(4, ge=1)
-    """lossless: pixels per latent cell and side."""
+    """lossless: side of a latent cell in pixels."""
     embedding: Literal["onehot", "learned"] = "onehot"
     """Label embedding: +-1 one-hot planes (small scale) or the released 3-channel table."""
     window: int = Field(128, ge=32)
@@ -76,7 +79,8 @@ class RefinerConfig(Node):
     guidance_heads: int = Field(4, ge=1)
     guidance_layers: int = Field(1, ge=1)
     condition_encoder: Literal["pyramid", "unet"] = "pyramid"
-    """pyramid: a small trained encoder beside frozen timm features; unet: the frozen SD UNet's down and mid blocks."""
+    """pyramid: a small trained encoder and frozen timm features; unet: down and mid blocks of the frozen Stable
+    Diffusion UNet."""
     condition_depth: int = Field(2, ge=1)
     """pyramid: residual blocks per level of the trained encoder."""
     image_encoder: str = "tf_efficientnet_lite0"
@@ -88,7 +92,7 @@ class RefinerConfig(Node):
     prediction: Literal["epsilon", "v", "sample", "label"] = "label"
     """What the denoiser predicts; label: logits of the clean label, trained with cross-entropy."""
     self_conditioning: bool = True
-    """Half of the training steps see the previous estimate; at inference every step does."""
+    """The denoiser also gets its previous estimate: for half of the samples in training, in every step at inference."""
     schedule: Literal["scaled_linear", "cosine"] = "cosine"
     train_timesteps: int = Field(1000, ge=2)
     timestep_sampling: Literal["uniform", "cubic"] = "cubic"
@@ -96,14 +100,15 @@ class RefinerConfig(Node):
     boundary_weight: float = Field(0.0, ge=0)
     """label prediction: extra weight of pixels near a label boundary in the loss."""
     boundary_reach: int = Field(3, ge=1)
-    """How near, in pixels."""
+    """Distance in pixels from a label boundary up to which boundary_weight applies."""
     dice_weight: float = Field(0.0, ge=0)
-    """label prediction: weight of the Dice loss, of each window, beside cross-entropy: rare classes count as much."""
+    """label prediction: weight of the Dice loss per window, added to cross-entropy; it gives rare classes the same
+    weight as others."""
     condition_dropout: Unit = 0.0
-    """Share of training samples that see no guidance, for guidance scales other than 1."""
+    """Share of training samples without guidance; needed for guidance scales other than 1."""
     objective: Literal["diffusion", "one_shot"] = "diffusion"
-    """one_shot: the control. The same network answers at once, from nothing but image and coarse map: no noise, one
-    step, cross-entropy (prediction label)."""
+    """one_shot: the one-shot control. The same network predicts the map in one step, from image and coarse map only,
+    without noise; trained with cross-entropy (prediction label)."""
 
     @model_validator(mode="after")
     def _one_shot_classifies(self) -> RefinerConfig:
@@ -135,33 +140,36 @@ class RefinerConfig(Node):
 class SamplerConfig(Node):
     steps: int = Field(4, ge=1, le=1000)
     samples: int = Field(4, ge=1)
-    """Independent samples, whose probabilities are averaged."""
+    """Number of independent samples, whose probabilities are averaged."""
     solver: Literal["ddim", "dpmsolver++"] = "ddim"
-    """dpmsolver++: of second order, multistep."""
+    """dpmsolver++: second-order multistep solver."""
     guidance: float = 1.0
-    """Classifier-free guidance scale; 1 costs no unconditional pass, 0 no guidance net."""
+    """Classifier-free guidance scale; at 1 the unconditional pass is skipped, at 0 the guidance net."""
     guidance_interval: list[Unit] = Field([0.0, 1.0], min_length=2, max_length=2)
-    """The scale holds from this share of the steps to that one; the others take scale 1."""
+    """First and last share of the steps in which the guidance scale applies; other steps use scale 1."""
     spacing: Literal["leading", "trailing"] = "trailing"
     start: Literal["noise", "coarse"] = "noise"
-    """What the first step sees: pure noise, or the coarse map with noise of `strength`."""
+    """Input of the first step: pure noise, or the coarse map with noise of `strength`."""
     strength: float = Field(0.7, gt=0, le=1)
-    """start coarse: which share of the noise schedule the steps go back over."""
+    """start coarse: share of the noise schedule at which denoising starts; 1 is pure noise."""
     dihedral: bool = True
-    """Every sample sees the window under another of the eight dihedral transforms."""
+    """Each sample uses another of the eight dihedral transforms (flips and rotations by 90 degrees) of the window."""
     mean_field: MeanFieldConfig = MeanFieldConfig()
+    smoothing: float = Field(0.0, ge=0, le=5)
+    """Standard deviation, in pixels, of a Gaussian that averages probabilities after the mean field; 0: none. Less than
+    a pixel straightens frayed edges."""
     coarse_vote: float = Field(0.0, ge=0)
-    """Never worse: weight of the coarse map's vote beside the samples, cast before the mean field; given as ids, a
-    coarse label stays unless another is more probable by this much."""
+    """Coarse vote: weight of the coarse map relative to all samples together, applied before the mean field. If the
+    coarse map has class ids, its class is kept unless the probability of another class is higher by more than this."""
     keep_disagreement: Unit = 1.0
-    """Never worse: the coarse label stays where the samples' disagreement is above this; 1: nowhere."""
+    """Guard: the coarse map is kept where the disagreement of the samples is above this value; 1: nowhere."""
     keep_beyond: int = Field(0, ge=0)
-    """Never worse: the coarse label stays where it is farther than so many pixels from any coarse boundary; 0: nowhere.
-    Windows should overlap by twice as much."""
+    """Guard: the coarse map is kept at pixels farther than this from every boundary of the coarse map, in pixels; 0:
+    nowhere. The overlap of windows should be at least twice this value."""
     min_region: NonNegativeFloat | dict[str, NonNegativeFloat] | None = 0.0
-    """Minimum mapping unit: a region (4-connected pixels of one class) below so many square metres goes to the
-    neighbouring class that is likeliest inside it. One value, or one by class name (classes not named have none); 0 or
-    null: none. Pixels instead of square metres where the model's imagery has no ground sample distance."""
+    """Minimum mapping unit: a region (4-connected pixels of one class) smaller than this, in square metres, gets the
+    most probable class among its neighbours. One value, or values by class name (other classes have none); 0 or null:
+    none. In pixels instead of square metres if the model's imagery has no ground sample distance."""
     seed: int = 0
 
     @model_validator(mode="after")

@@ -12,9 +12,9 @@ from idgbr.config.node import Node, Precision
 
 class StageTraining(Node):
     seed: int = 0
-    """Seed of the stage's draws, of the weights that start at random, and of its noise."""
+    """Seed of the stage's sampling, random initial weights and noise."""
     augmentation: AugmentationConfig | None = None
-    """Changes of this stage's windows, instead of data.augmentation."""
+    """Augmentation of this stage's windows; replaces data.augmentation."""
     steps: int = Field(600, ge=1)
     batch: int = Field(8, ge=1)
     """Global batch: windows per optimiser step over all workers."""
@@ -30,20 +30,20 @@ class StageTraining(Node):
     precision: Precision = "auto"
     """auto: bf16 on GPUs that compute in it and on CPUs with AMX, else fp32."""
     optimiser: Literal["adamw", "adamw8bit"] = "adamw"
-    """adamw8bit: AdamW whose moments take a byte each; needs a GPU and the package bitsandbytes."""
+    """adamw8bit: AdamW with 8-bit moments; needs a GPU and the package bitsandbytes."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """How workers share a model: each holds all of it (ddp), or a share of weights, gradients, moments and average, for
-    models that one GPU does not hold (fsdp). Checkpoints of one resume with the other."""
+    """ddp: every worker has the complete model; fsdp: weights, gradients, moments and average are sharded, for models
+    that do not fit on one GPU. A checkpoint of either can be resumed with the other."""
     channels_last: bool = False
     """Convolutions in channels-last memory, faster on GPUs in half precision."""
     compile: bool = False
-    """torch.compile the model: slower to begin, faster after."""
+    """Compile the model with torch.compile: training starts later and then runs faster."""
     validate_every: int = Field(200, ge=1)
     """Steps between measurements on the select split (and checkpoints)."""
     patience: int = Field(0, ge=0)
-    """Measurements without a gain before training stops early; 0: never."""
+    """Number of measurements without improvement after which training stops early; 0: never."""
     validate_windows: int = Field(32, ge=1)
-    """Windows of the select split a measurement uses at most."""
+    """Largest number of windows of the select split per measurement."""
 
     @model_validator(mode="after")
     def _can_be_split(self) -> Self:
@@ -63,9 +63,9 @@ class AlignmentConfig(Node):
     weights: str = "hub"
     """Of a timm ViT: hub | none | path of a state dict."""
     weight: float = Field(0.5, ge=0)
-    """Weight of the alignment loss beside the denoiser's."""
+    """Weight of the alignment loss relative to the denoiser's loss."""
     steps: int = Field(200, ge=1)
-    """How many of the first steps it takes part in."""
+    """Number of first steps in which the alignment loss is used."""
 
 
 class RefinerTraining(StageTraining):
@@ -73,7 +73,7 @@ class RefinerTraining(StageTraining):
     ema: float = Field(0.99, ge=0, lt=1)
     """Decay of the exponential moving average that is evaluated and kept; 0: none."""
     gradient_checkpointing: bool = False
-    """Compute activations again on the way back instead of keeping them."""
+    """Recompute activations in the backward pass instead of storing them."""
     alignment: AlignmentConfig = AlignmentConfig()
 
 

@@ -1,6 +1,6 @@
-"""The typed tree of one experiment: every key a YAML or an override may set, with its meaning.
+"""The typed configuration of one experiment: every key that a YAML file or a flag may set, with its meaning.
 
-Pure data: nothing here reads a file. Unknown keys are refused by every node.
+Pure data: nothing here reads a file. Every section refuses unknown keys.
 """
 
 from __future__ import annotations
@@ -20,34 +20,36 @@ class TrackingConfig(Node):
     """MLflow store: SQLite on one machine, a server's URI on a cluster."""
     experiment: str = "idgbr"
     model_name: str = ""
-    """Registered model; default idgbr-DATA."""
+    """Name of the registered model; default idgbr-DATA, where DATA is data.name."""
 
 
 class ResourcesConfig(Node):
     storage: str = "runs"
-    """Folder for checkpoints, coarse maps, model folders and reports; on a cluster one that every node reaches."""
+    """Folder for checkpoints, coarse maps, model folders and reports; on a cluster, one that all nodes can reach."""
     checkpoints: str = ""
-    """Another place for the checkpoints of training, which outlives that folder: a folder, or a URI of any file system
-    that pyarrow knows, such as s3://BUCKET/PREFIX. Its keys come from the environment of driver and workers."""
+    """Separate location for training checkpoints, which survives the loss of `storage`: a folder, or a URI of any file
+    system that pyarrow knows, such as s3://BUCKET/PREFIX. Driver and workers read its credentials from their
+    environment."""
     keep_checkpoints: int = Field(2, ge=1)
-    """How many of a run's checkpoints stay, the newest; the one before is for when the newest is found damaged."""
+    """Number of newest checkpoints kept per run; an older one is used if the newest is damaged."""
     ray_address: str = ""
-    """Address of a running cluster; empty joins the one of the job, or starts a local one."""
+    """Address of a running cluster; if empty, uses the cluster that runs the job, or starts a local one."""
     logical_cpus: int = Field(4, ge=1)
-    """CPUs a local Ray declares."""
+    """Number of CPUs that a local Ray declares."""
     train_workers: int = Field(2, ge=1)
     min_train_workers: int = Field(0, ge=0)
-    """Training begins, and goes on after a loss, with as few workers where no more fit; 0: waits for all of them."""
+    """Smallest number of workers with which training starts, or continues after a lost worker, if the cluster has no
+    room for more; 0: waits for all of them."""
     infer_workers: int = Field(2, ge=1)
     cpus_per_worker: float = Field(1.0, gt=0)
     gpus_per_worker: float = Field(0.0, ge=0)
     threads_per_worker: int = Field(1, ge=1)
-    """OMP and torch threads of each worker."""
+    """OpenMP and torch threads of each worker."""
     max_failures: int = Field(3, ge=-1)
-    """Worker failures a training run survives; a machine lost before its announced end counts, too."""
+    """Worker failures that a training run survives; a machine that is lost before its announced end counts, too."""
     preemption_every: int = Field(10, ge=0)
-    """Training steps between questions whether a machine is about to be taken away, which makes a checkpoint at once;
-    0: never."""
+    """Training steps between checks for an announced preemption of a machine; if there is one, training writes a
+    checkpoint immediately. 0: no checks."""
 
     @field_validator("storage")
     @classmethod

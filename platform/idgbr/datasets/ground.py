@@ -1,4 +1,4 @@
-"""Which ground a model has seen: hashes of tiles of imagery, found again under any file name, crop or format."""
+"""Hashes of imagery tiles, which identify a model's training area under any file name, crop or format."""
 
 from __future__ import annotations
 

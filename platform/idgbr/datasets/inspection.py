@@ -30,9 +30,9 @@ from idgbr.raster.vectors import attribute_values, polygon_layers
 
 _BLOCKS = (1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32)
 _FEW_BLOCKS = 16
-"""Blocks that a split by blocks should have at the least."""
+"""Smallest recommended number of blocks for a split by blocks."""
 _FEW_FILES = 10
-"""Images from which on whole files are dealt to the splits."""
+"""Number of images from which whole files are assigned to splits."""
 _SEEDS = 20
 _ROWS = 256
 

@@ -1,9 +1,9 @@
-"""The paper's five data sets in the layouts they are distributed in.
+"""The paper's five data sets in the layouts in which they are distributed.
 
-Splits: the ISPRS sets use the benchmark's own division into training and test tiles; the other sets use the folders
-they come in, a folder named val being `select`, unless there is no test folder: then val is `test`. Where a set names
-no split for choices, some of the training files are set aside as `select`: fixed tiles for the ISPRS sets, a tenth
-by hash of the name otherwise. The choice of those files is this project's own, no benchmark's.
+Splits: the ISPRS sets use the training and test tiles of the benchmark. The other sets use their folders: a folder val
+is `select`, or `test` if there is no test folder. If a data set has no validation split, some of its training files
+become `select`: fixed tiles for the ISPRS sets, else a tenth by hash of the name. This project chose these files; they
+are not part of a benchmark.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def _vaihingen(root: Path, source: PresetSource) -> list[Entry]:
     for image in (root / "top").glob("top_mosaic_09cm_area*.tif"):
         tile = image.stem.removeprefix("top_mosaic_09cm_area")
         split = _isprs_split(tile, _VAIHINGEN_TRAIN, _VAIHINGEN_TEST, _VAIHINGEN_SELECT, image)
-        wanted = [folder / f"{image.stem}{ending}.tif" for folder in folders]
-        label = next((path for path in wanted if path.is_file()), None)
+        candidates = [folder / f"{image.stem}{ending}.tif" for folder in folders]
+        label = next((path for path in candidates if path.is_file()), None)
         # Tiles of the test set had no public labels at first: copies with the participants' labels alone are common.
         if label is None and split == "test" and complete not in folders:
             continue

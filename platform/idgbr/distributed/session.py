@@ -33,9 +33,9 @@ _LONGEST_TEMPORARY = 36
 def worker_environment(threads: int) -> dict[str, str]:
     """Environment of every worker of a local Ray: where the package is, and how many threads libraries use.
 
-    Freed memory stays with the process, up to 64 MB: glibc would give every window's arrays back to the system, and
-    fetch them again page by page, a tenth of the time of a map and a sixth of that of reading windows. One arena,
-    because models run in threads there, and those of threads never keep what is freed.
+    Freed memory stays with the process, up to 64 MB: otherwise glibc returns the arrays of every window to the system
+    and gets them again page by page, which takes a tenth of the time of a map and a sixth of the time of reading
+    windows. One malloc arena, because models run in threads there and arenas of threads keep no freed memory.
 
     A local Ray has no dashboard. Ray Train's watcher of each training would look for its address for 40 seconds, and
     hold up the end of the training by 12: with an address that nothing listens on it gives up at once. Nor is the loss

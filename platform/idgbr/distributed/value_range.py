@@ -1,4 +1,4 @@
-"""Prepared imagery against what a model learnt: a doubt is printed, another scale refused or mapped."""
+"""Compares prepared imagery with a model's training imagery; prints warnings, refuses or maps another value scale."""
 
 from __future__ import annotations
 

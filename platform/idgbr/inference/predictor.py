@@ -1,4 +1,4 @@
-"""Predict a batch of windows: the one place where both stages run, called by jobs and by Serve alike."""
+"""Predict a batch of windows. Jobs and the service both call this module to run either stage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Part = Literal["coarse", "refiner"]
 
 MIN_CONTEXT_PX = 128
-"""Side in pixels of what stage 1 sees of a window of which a strip holds data; some decoders take no less."""
+"""Smallest side in pixels of the input of stage 1 if only a part of a window has data; some decoders accept no less."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RefinedBatch:
     Attributes:
         probabilities: (N, K, H, W) float32, after the guard.
         uncertainty: (N, H, W) float32 in 0..1.
-        disagreement: (N, H, W) float32 in 0..1, of the samples among each other.
+        disagreement: (N, H, W) float32 in 0..1, disagreement between the samples.
     """
 
     probabilities: NDArray[np.float32]
@@ -54,12 +54,12 @@ class Predictor:
     Args:
         folder: Model folder.
         device: torch device.
-        precision: auto, fp32, bf16 or fp16 arithmetic; default: the model's own.
-        threads: torch threads of this process; None leaves them.
+        precision: auto, fp32, bf16 or fp16 arithmetic; default: the precision in the model's settings.
+        threads: torch threads of this process; None does not change their number.
         parts: Which stages to load.
 
     Raises:
-        UserError: The folder is no model, or lacks a part.
+        UserError: The folder is not a model folder, or lacks a requested part.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class Predictor:
 
     @torch.inference_mode()
     def coarse(self, images: NDArray, valid: NDArray) -> NDArray[np.float32]:
-        """Class probabilities of stage 1, (N, K, H, W); all alike where a window sticks out of its scene.
+        """Class probabilities of stage 1, (N, K, H, W); uniform where a window extends beyond its scene.
 
-        What sticks out is cut off before: next to it, a network that was trained on windows inside of scenes is wrong
-        half as often again as at a window's own edge.
+        The part of a window beyond the scene is cropped before the network runs: a network trained on windows inside
+        scenes makes 1.5 times as many errors next to such a part as at the edge of a window.
 
         Args:
-            images: (N, B, H, W) in the imagery's own dtype.
-            valid: (N, H, W) bool.
+            images: (N, B, H, W) in the data type of the imagery.
+            valid: (N, H, W) bool, True where the image has data.
         """
         if self.coarse_model is None:
             raise UserError("this model has no stage 1: give a coarse map")
@@ -118,23 +118,23 @@ class Predictor:
         """Refined class probabilities.
 
         Args:
-            images: (N, B, H, W) in the imagery's own dtype.
-            valid: (N, H, W) bool.
+            images: (N, B, H, W) in the data type of the imagery.
+            valid: (N, H, W) bool, True where the image has data.
             coarse: (N, H, W) uint8 class ids, or (N, K, H, W) probabilities in 0..1.
             origins: (N, 2) absolute scene row and column of each window's first pixel.
-            sampler: Steps, samples and the rest; default: the model's own.
-            on_step: Progress, see `models.sampler.OnStep`.
+            sampler: Settings of the sampler; default: the model's.
+            on_step: Called after every step, see `models.sampler.OnStep`.
 
         Raises:
-            UserError: the coarse map holds a class id the model does not know.
+            UserError: The coarse map has a class id that the model does not have.
         """
         if self.refiner is None:
             raise UserError("this model has no stage 2")
-        from idgbr.models.sampler import sample  # after the refiner, which is what takes seconds to import
+        from idgbr.models.sampler import sample  # imports the refiner, which takes seconds: only if stage 2 is loaded
 
         height, width = images.shape[-2:]
         image = self._padded(self._normalised(images, valid))
-        known = torch.zeros_like(image[:, 0], dtype=torch.bool)  # what is padded holds no data
+        known = torch.zeros_like(image[:, 0], dtype=torch.bool)  # padding has no data
         known[:, :height, :width] = torch.from_numpy(np.array(valid, bool)).to(self.device)
         guide = self._padded(self._coarse_tensor(coarse))
         origin = torch.from_numpy(np.array(origins, np.int64)).to(self.device)
@@ -163,7 +163,7 @@ class Predictor:
         return torch.from_numpy(self.spec.normalisation.apply(images, valid)).to(self.device)
 
     def _padded(self, x: Tensor) -> Tensor:
-        """Grown to a multiple of the refiner's coarsest grid; the far edge is repeated."""
+        """Pad the bottom and right edges by replication, to a multiple of the cell of the refiner's coarsest grid."""
         assert self.refiner is not None
         multiple = self.refiner.codec.stride * 2 ** (len(self.refiner.settings.channels) - 1)
         height, width = x.shape[-2:]
@@ -179,9 +179,10 @@ class Predictor:
 
 
 def _extent(valid: NDArray) -> tuple[int, int, int, int]:
-    """Rows and columns of what holds data in (H, W), each from and up to, as slices count.
+    """Bounding box of the pixels of (H, W) that have data: first and end row, first and end column, ends exclusive.
 
-    They begin at multiples of `ANCHOR`: the network sees the ground in the phase in which it sees whole windows.
+    The first row and column are rounded down to multiples of `ANCHOR`, so that the network's strides fall on the same
+    pixels as in whole windows.
     """
     rows, cols = np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0))
     top, left = rows[0] - rows[0] % ANCHOR, cols[0] - cols[0] % ANCHOR

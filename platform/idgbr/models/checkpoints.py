@@ -1,4 +1,4 @@
-"""Parts of other people's checkpoints in diffusers' layout, read with every fault named."""
+"""Reads parts of external checkpoints in diffusers' layout; error messages name what is missing or wrong."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _PICKLED = ("diffusion_pytorch_model.bin",)
 
 
 def read_unet(folder: Path) -> UNet2DConditionModel:
-    """The denoiser of a folder, complete.
+    """Read the denoiser of a folder.
 
     Raises:
-        UserError: It is missing or incomplete, or takes more than noisy latents (an inpainting model).
+        UserError: It is missing or incomplete, or needs more inputs than noisy latents (an inpainting model).
     """
     unet = _read(UNet2DConditionModel, folder)
     if unet.config["in_channels"] != unet.config["out_channels"]:
@@ -35,10 +35,10 @@ def read_unet(folder: Path) -> UNet2DConditionModel:
 
 
 def read_vae(folder: Path) -> AutoencoderKL:
-    """The autoencoder of a folder, complete.
+    """Read the autoencoder of a folder.
 
     Raises:
-        UserError: It is missing or incomplete, or made for other than three planes.
+        UserError: It is missing or incomplete, or does not have three input planes.
     """
     vae = _read(AutoencoderKL, folder)
     if vae.config["in_channels"] != 3 or vae.config["out_channels"] != 3:
@@ -82,10 +82,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def fill(module: nn.Module, state: dict[str, Tensor], part: Path) -> None:
-    """Load the tensors a module has, all of them; those it has not are left.
+    """Load all tensors of a module from a state; other tensors of the state are ignored.
 
     Raises:
-        UserError: One is missing, or of another shape; both are named.
+        UserError: A tensor is missing or has another shape; the message names the tensor and the part.
     """
     own = module.state_dict()
     for name, value in own.items():
@@ -100,12 +100,12 @@ def fill(module: nn.Module, state: dict[str, Tensor], part: Path) -> None:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A part's configuration without the entries that diffusers keeps for itself."""
+    """A part's configuration without diffusers' internal entries."""
     return {key: value for key, value in dict(config).items() if not key.startswith("_")}
 
 
 def _read(kind: type[Model], folder: Path) -> Model:
-    """As diffusers loads it, older names of tensors and half precision included; but nothing may be missing."""
+    """Load a part with diffusers, including older tensor names and half precision; no tensor may be missing."""
     read_config(folder)
     variant = "fp16" if (folder / _WEIGHTS[1]).is_file() and not (folder / _WEIGHTS[0]).is_file() else None
     try:

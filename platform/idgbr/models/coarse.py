@@ -18,7 +18,7 @@ def build_coarse(config: CoarseConfig, classes: int, bands: int, pretrained: boo
         config: Decoder, encoder and weights by name.
         classes: Number of classes.
         bands: Number of input bands.
-        pretrained: False skips the encoder's weights, for a network that is about to be loaded.
+        pretrained: False skips the encoder's weights, for a network whose weights are loaded afterwards.
 
     Raises:
         UserError: The decoder, the encoder or its weights do not exist, cannot be fetched or do not fit.
@@ -41,19 +41,19 @@ def build_coarse(config: CoarseConfig, classes: int, bands: int, pretrained: boo
         ) from error
     if weights not in (HUB, NONE):
         load_encoder_weights(getattr(model.encoder, "model", model.encoder), weights, bands)
-    # Depthwise convolutions, of which light encoders consist, take half the time so.
+    # Depthwise convolutions, which light encoders consist of, take half the time this way.
     return model.to(memory_format=torch.channels_last)
 
 
 def padded_logits(model: nn.Module, image: Tensor, least: int = 1) -> Tensor:
-    """Logits of an image of any size: padded to the stride of 32 with its mirror image, then cropped back.
+    """Logits of an image of any size: reflection-padded to a multiple of the stride 32, then cropped.
 
-    A mirror image looks like ground; next to zeros, or to the edge repeated, a network is wrong more often.
+    Reflected pixels look like real imagery; with zero or replication padding the network makes more errors.
 
     Args:
-        model: what `build_coarse` gave.
+        model: network from `build_coarse`.
         image: (N, B, H, W), normalised.
-        least: side in pixels that the network gets to see at least.
+        least: smallest side in pixels of the network's input.
 
     Returns:
         (N, K, H, W).
@@ -66,7 +66,7 @@ def padded_logits(model: nn.Module, image: Tensor, least: int = 1) -> Tensor:
 
 
 def _mirrored(length: int, least: int) -> Tensor:
-    """Indices along an axis, up to a multiple of 32 that is `least` or more: forth to its end, back, and so on."""
+    """Indices of reflection padding along an axis, to a multiple of 32 that is at least `least`."""
     turn = max(2 * (length - 1), 1)
     position = torch.arange(-(-max(length, least) // 32) * 32) % turn
     return torch.minimum(position, turn - position)

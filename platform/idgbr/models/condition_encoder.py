@@ -1,7 +1,7 @@
-"""What guides the denoiser: features of the image and of the coarse map, one per skip and one for mid.
+"""Encoders of image and coarse map, whose features guide the denoiser: one per skip connection, one for the mid block.
 
-At the paper's scale both come from the frozen down and mid path of the SD UNet. At the small scale a frozen timm
-encoder looks at the image, and a small trained one at image and coarse map together.
+At the paper's scale both features come from the frozen down and mid path of the Stable Diffusion UNet. At the small
+scale a frozen timm encoder processes the image, and a small trained encoder processes image and coarse map together.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class UNetConditionEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor, image_latents: Tensor, coarse_latents: Tensor, prompt: Tensor | None) -> Pair:
-        """Latents (N, L, h, w) twice to a feature per skip, then mid, of image and of coarse map."""
+        """Latents (N, L, h, w) of image and coarse map to features of each: one per skip connection, then mid block."""
         one = torch.ones((), dtype=torch.long, device=image.device)
         image_features, coarse_features = (
             down(self.unet, latents, one, prompt).all() for latents in (image_latents, coarse_latents)
@@ -47,10 +47,10 @@ class FrozenImageEncoder(nn.Module):
         weights: hub | none | package:efficientnet-lite0 | path of a state dict.
         levels: Feature levels; 0 is the finest.
         bands: Image bands.
-        pretrained: False leaves the weights to be loaded with the model around it.
+        pretrained: False loads no weights here; they are loaded with the whole refiner afterwards.
 
     Raises:
-        UserError: timm knows no such model, or its weights cannot be had.
+        UserError: timm has no such model, or its weights cannot be loaded.
     """
 
     def __init__(self, name: str, weights: str, levels: list[int], bands: int, pretrained: bool) -> None:
@@ -72,7 +72,7 @@ class FrozenImageEncoder(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> FrozenImageEncoder:
-        """Stays in evaluation mode: batch statistics are the pretrained ones."""
+        """Stays in evaluation mode, to use the pretrained batch statistics."""
         return super().train(False)
 
     @torch.no_grad()
@@ -104,12 +104,12 @@ class ResidualBlock(nn.Module):
 
 
 class PyramidConditionEncoder(nn.Module):
-    """Frozen image features beside a small trained encoder of image and coarse map.
+    """Features of a frozen image encoder, and of a small trained encoder of image and coarse map.
 
     Args:
         bands: Image bands.
         coarse_channels: Channels of the coarse latents.
-        stride: Pixels per latent cell and side.
+        stride: Side of a latent cell in pixels.
         channels: Denoiser channels per level.
         skips: Level of every skip connection, then of mid.
         skip_channels: Channels of every skip connection, then of mid.
@@ -147,7 +147,7 @@ class PyramidConditionEncoder(nn.Module):
         )
 
     def forward(self, image: Tensor, image_latents: Tensor, coarse_latents: Tensor, prompt: Tensor | None) -> Pair:
-        """Image (N, B, H, W) and coarse latents (N, L, h, w) to a feature per skip, then mid."""
+        """Image (N, B, H, W) and coarse latents (N, L, h, w) to one feature per skip connection, then the mid block."""
         pyramid = self.frozen(image) if self.frozen is not None else []
         seen, joint = functional.pixel_unshuffle(image, self.stride), coarse_latents
         image_levels, joint_levels = [], []
@@ -174,7 +174,7 @@ class PyramidConditionEncoder(nn.Module):
         return sum(c * (f if f <= 4 else 1) for c, f in zip(self.frozen.channels, finer, strict=True))
 
     def _to_grid(self, feature: Tensor, stride: int, level: int, size: tuple[int, int]) -> Tensor:
-        """Features of twice the resolution keep every value (space-to-depth); others are resampled."""
+        """Bring a feature to a grid: by space-to-depth if it has twice the resolution, else by resampling."""
         factor = self.stride * 2**level // stride
         if factor == 2:
             return functional.pixel_unshuffle(feature, 2)

@@ -1,6 +1,6 @@
-"""What a refiner costs, counted on the meta device: no weights, no memory, no GPU.
+"""Cost of a refiner, counted on the meta device: needs no weights, no memory and no GPU.
 
-FLOP: a multiply-add is two. Memory: what autograd keeps, by the tensors it saves.
+FLOP: a multiply-add counts as two. Memory: the size of the tensors that autograd saves.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _ATTENTION_SIDE = 256
 
 @dataclass(frozen=True)
 class RefinerCost:
-    """Cost of training and of using a refiner.
+    """Cost of training and of inference with a refiner.
 
     Attributes:
-        parts: Parameters.
-        step_flop: One training step on one window, forward and backward, no recomputation.
-        recomputed_flop: What gradient checkpointing adds.
-        tile_flop: One refined window of all samples: codec, conditions, steps.
-        activations: Bytes that autograd keeps for one window in single precision.
-        checkpointed: Likewise with gradient checkpointing.
+        parts: Number of parameters by part.
+        step_flop: FLOP of one training step on one window, forward and backward, without recomputation.
+        recomputed_flop: Additional FLOP with gradient checkpointing.
+        tile_flop: FLOP to refine one window with all samples: codec, conditions, steps.
+        activations: Bytes that autograd saves for one window in single precision.
+        checkpointed: The same with gradient checkpointing.
     """
 
     parts: list[PartSize]
@@ -45,11 +45,11 @@ class RefinerCost:
     checkpointed: int
 
     def training_bytes(self, batch: int, training: RefinerTraining, half: bool, checkpointing: bool) -> int:
-        """Memory of a worker that trains on `batch` windows at once.
+        """Memory in bytes of a worker that trains on micro-batches of `batch` windows.
 
-        Weights are kept in single precision; half precision adds a copy of them and halves activations. Gradients are
-        as large as the weights, AdamW's moments twice that, or half of it with eight bits. What the device's libraries
-        and the allocator keep for themselves comes on top.
+        Weights are stored in single precision; half precision adds a copy of them and halves activations. Gradients are
+        as large as the weights; AdamW's moments are twice as large, or half as large with 8 bits. The memory of the
+        device's libraries and of the allocator is not included.
         """
         total = sum(part.total for part in self.parts)
         trained = sum(part.trained for part in self.parts)
@@ -92,7 +92,7 @@ def refiner_cost(settings: RefinerConfig, classes: int, bands: int, sampler: Sam
     scaled = {1.0: plain, 0.0: unet}.get(sampler.guidance, guided)
     loop = with_guidance * scaled + (evaluations - with_guidance) * plain
     preparations = sampler.samples if sampler.dihedral else 1
-    once_more = plain if settings.self_conditioning else 0  # every other step sees the estimate of a first pass
+    once_more = plain if settings.self_conditioning else 0  # self-conditioning runs a first pass
     return RefinerCost(
         parts=parameters_by_part(refiner),
         step_flop=encode + forward_backward + once_more,
@@ -110,14 +110,14 @@ def _flop(run: Callable[[], Any]) -> int:
 
 
 class _Saved:
-    """Bytes that autograd saves, in all and inside the modules that diffusers' gradient checkpointing recomputes."""
+    """Bytes that autograd saves: in total, and inside the modules that diffusers' gradient checkpointing recomputes."""
 
     def __init__(self) -> None:
         self.total = 0
         self.inside: list[int] = []
         self.inputs: list[int] = []
         self._seen: set[int] = set()
-        self._kept: list[Tensor] = []  # ids are unique only while their tensors live
+        self._kept: list[Tensor] = []  # an id is unique only while its tensor exists
 
     @contextmanager
     def counting(self, model: nn.Module) -> Iterator[None]:
@@ -126,7 +126,7 @@ class _Saved:
         began: list[int] = []
 
         def pack(tensor: Tensor) -> Tensor:
-            # Fused attention recomputes the matrix of weights, which only the meta device's own kernel saves.
+            # Fused attention kernels recompute the attention weights; only the kernel of the meta device saves them.
             attention = tensor.ndim >= 3 and tensor.shape[-1] == tensor.shape[-2] >= _ATTENTION_SIDE
             if id(tensor) not in weights and id(tensor) not in self._seen and not attention:
                 self._seen.add(id(tensor))
@@ -153,5 +153,5 @@ class _Saved:
             handle.remove()
 
     def checkpointed(self) -> int:
-        """Bytes with checkpointing: inputs instead of insides, and one inside at a time on the way back."""
+        """Bytes with checkpointing: the inputs of the modules, and the activations of one module at a time."""
         return self.total - sum(self.inside) + sum(self.inputs) + max(self.inside, default=0)

@@ -1,6 +1,6 @@
-"""What a model folder says of itself beside its weights: read in a moment, without torch.
+"""The description of a model in its model folder; it is read quickly and without importing torch.
 
-Whoever asks a model for its classes, bands or defaults needs no more: drivers, the endpoint's gateway, the registry.
+Drivers, the gateway of the service and the registry use it to get the classes, bands and defaults of a model.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ModelSpec(BaseModel):
     """Ground sample distance of the training imagery, metres per pixel."""
     normalisation: Normalisation
     values: ValueRange | None = None
-    """Type and quantiles per band of the training imagery; None in models that were trained before it was kept."""
+    """Data type, and quantiles per band, of the training imagery; None in older models, which did not store them."""
     inference: InferenceConfig
     sampler: SamplerConfig
     coarse: CoarseConfig | None
@@ -51,13 +51,13 @@ class ModelSpec(BaseModel):
 
     @property
     def learnt_values(self) -> ValueRange:
-        """What imagery is compared with: the training imagery's values, or what mean and deviation make likely."""
+        """Value range for checks of imagery: that of the training imagery, or an estimate from mean and deviation."""
         return self.values or ValueRange.assumed(self.normalisation.mean, self.normalisation.std)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A small input and the map the model made of it: the model's own smoke test.
+    """A small input and the map that the model made of it, for a smoke test of the model.
 
     Attributes:
         image: (B, H, W) in the imagery's dtype.
@@ -72,7 +72,7 @@ def load_spec(folder: str | Path) -> ModelSpec:
     """Read model.json.
 
     Raises:
-        UserError: it is missing, or not of a format this version reads.
+        UserError: it is missing, or has a format that this release cannot read.
     """
     path = Path(folder) / SPEC_FILE
     if not path.is_file():
@@ -84,7 +84,7 @@ def load_spec(folder: str | Path) -> ModelSpec:
 
 
 def load_sample(folder: str | Path) -> Sample | None:
-    """The sample that travels with the model, if any."""
+    """The sample in the model folder; None if there is none."""
     path = Path(folder) / SAMPLE_FILE
     if not path.is_file():
         return None
@@ -93,6 +93,6 @@ def load_sample(folder: str | Path) -> Sample | None:
 
 
 def load_seen(folder: str | Path) -> list[str] | None:
-    """Hashes of the ground the model was trained and tuned on; None where it does not say."""
+    """Tile hashes of the training area, on which the model was trained and tuned; None if the folder has none."""
     path = Path(folder) / SEEN_FILE
     return list(json.loads(path.read_text())) if path.is_file() else None

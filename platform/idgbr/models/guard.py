@@ -1,4 +1,4 @@
-"""Never worse: where refinement is not to be trusted, the coarse map stays."""
+"""Coarse vote and guard: keep the coarse map where refinement is unreliable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from idgbr.config.models import SamplerConfig
 
 
 def voted(probabilities: Tensor, coarse: Tensor, weight: float) -> Tensor:
-    """Class probabilities (N, K, H, W) in which the coarse map has a vote of so much weight beside the samples.
+    """Class probabilities (N, K, H, W) as a weighted mean of the samples' probabilities and the coarse map.
 
     Args:
         probabilities: (N, K, H, W), mean over the samples.
@@ -23,15 +23,15 @@ def voted(probabilities: Tensor, coarse: Tensor, weight: float) -> Tensor:
 
 
 def guarded(probabilities: Tensor, disagreement: Tensor, coarse: Tensor, settings: SamplerConfig) -> Tensor:
-    """Refined probabilities, kept from where they are not to be trusted.
+    """Refined probabilities, replaced by the coarse map where they are unreliable.
 
-    Two rules, each off by default: the coarse map stays where the samples disagree, and far from its own boundaries,
-    where what refinement rewrites is an opinion and no boundary.
+    Two rules, both off by default: the coarse map is kept where the samples disagree, and far from its boundaries,
+    where refinement would change whole areas and not a boundary.
 
     Args:
         probabilities: (N, K, H, W), the refined map.
         disagreement: (N, H, W), see `Refined`.
-        coarse: (N, H, W) class ids or (N, K, H, W) probabilities. Where ids hold IGNORE, refinement stands.
+        coarse: (N, H, W) class ids or (N, K, H, W) probabilities. Where ids are IGNORE, the refined map is kept.
         settings: The rules.
     """
     ids = coarse if coarse.ndim == 3 else coarse.argmax(1)

@@ -1,7 +1,8 @@
 """The conditional guidance net: one block per skip connection and one for the mid block.
 
 Method: arXiv 2507.01573. A block fuses a denoiser feature with the image's and the coarse map's features of the same
-grid into a residual. What depends on image and coarse map only is computed once per tile (`GuidanceBlock.prepare`).
+grid into a residual. The part that depends only on image and coarse map is computed once per window
+(`GuidanceBlock.prepare`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from torch.nn import functional
 
 @dataclass
 class PreparedCondition:
-    """The part of a block's arithmetic that no denoising step changes.
+    """Results of a block's computation that are the same in all denoising steps.
 
     Attributes:
-        fused: (N, C, H, W) the condition's share of the fusing convolution, bias included.
+        fused: (N, C, H, W) contribution of the condition to the fusing convolution, including the bias.
         tokens: (N, H W, W) normalised keys before any layer.
         keys: Per layer, (N, heads, H W, head width) projected keys.
         values: (N, heads, H W, head width) the first layer's projected values.
@@ -33,7 +34,7 @@ class PreparedCondition:
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention whose key and value projections can be computed ahead of the queries."""
+    """Multi-head attention whose key and value projections can be computed before the queries are known."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -54,7 +55,7 @@ class CrossAttention(nn.Module):
 
 
 class GuidanceLayer(nn.Module):
-    """One transformer layer whose residual runs along the values."""
+    """One transformer layer whose residual connection is on the values."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -117,7 +118,7 @@ class GuidanceBlock(nn.Module):
         return table.to(self.position.dtype).flatten(2).transpose(1, 2)
 
     def prepare(self, condition: Tensor) -> PreparedCondition:
-        """What one condition (N, 2 C, H, W) gives once and for all steps."""
+        """Compute the results for one condition (N, 2 C, H, W) that all steps share."""
         position = self.positions(*condition.shape[-2:])
         tokens = self.norm_key(self.to_key(condition).flatten(2).transpose(1, 2) + position)
         fused = functional.conv2d(condition, self.fuse.weight[:, self.channels :], self.fuse.bias)
@@ -161,7 +162,7 @@ class GuidanceNet(nn.Module):
         )
 
     def prepare(self, image: list[Tensor], coarse: list[Tensor]) -> list[PreparedCondition]:
-        """Image and coarse features, one (N, C_i, H_i, W_i) each per block, to what every step shares."""
+        """Prepare image and coarse features, one (N, C_i, H_i, W_i) each per block, for all denoising steps."""
         pairs = zip(self.blocks, image, coarse, strict=True)
         return [block.prepare(torch.cat([i, c], 1)) for block, i, c in pairs]  # type: ignore[operator]
 

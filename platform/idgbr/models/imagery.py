@@ -1,4 +1,4 @@
-"""Imagery as a model reads it: its bands, and every doubt about whether they are what the model learnt."""
+"""Opens imagery with the bands that a model needs, and checks whether it resembles the model's training imagery."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _STRICT = Reading(gcps="refuse")
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """What whoever asks for a map says about the imagery.
+    """The user's settings for reading imagery.
 
     Attributes:
-        bands_from: bands to read, in the model's order; empty: the model's own.
+        bands_from: bands to read, in the model's order; empty: the bands in the model's description.
         nodata: overrides the files' nodata value.
-        gsd: ground sample distance in metres of files that carry none.
-        reading: how doubts about files are settled.
-        value_range: what is done with values of another scale than the model learnt.
+        gsd: ground sample distance in metres, for files without one.
+        reading: how ambiguous files are read.
+        value_range: treatment of values on another scale than the training imagery.
     """
 
     bands_from: tuple[int | str, ...] = ()
@@ -37,22 +37,22 @@ class ImageOptions:
 
 
 AS_LEARNT = ImageOptions()
-"""Whoever asks for a map says nothing."""
+"""Default settings."""
 
 
 def open_image(
     uri: str, spec: ModelSpec, options: ImageOptions, max_unread: float = 0.0
 ) -> tuple[Scene, list[Finding]]:
-    """The scene at an address with the bands a model reads, checked.
+    """Open a scene with the bands that a model needs, and check it.
 
     Args:
-        uri: its address.
-        spec: the model.
-        options: what is said about the imagery.
-        max_unread: share of the scene that missing parts may leave without pixels.
+        uri: address of the scene.
+        spec: description of the model.
+        options: the user's settings for reading.
+        max_unread: largest share of the scene that may have no pixels because parts are missing.
 
     Raises:
-        UserError: it cannot be read, or lacks a band.
+        UserError: the scene cannot be read, or lacks a band.
     """
     scene = Scene(uri, nodata=options.nodata, reading=options.reading)
     with gdal_env(uri):
@@ -77,14 +77,14 @@ def open_image(
 def compare_values(
     name: str, scenes: Sequence[Readable], dtype: str, spec: ModelSpec, on: OnValueRange
 ) -> tuple[BandMaps | None, list[Finding]]:
-    """How the values of a scene, or of the sheets of one, are to be mapped, and the doubt about them.
+    """Compare the values of a scene, or of the sheets of a scene, with those of the training imagery.
 
     Args:
-        name: how messages name them.
-        scenes: what is read.
-        dtype: type of its pixels.
-        spec: the model.
-        on: what is done with values of another scale.
+        name: name of the imagery for messages.
+        scenes: the scene or its sheets.
+        dtype: data type of the pixels.
+        spec: description of the model.
+        on: treatment of values on another scale.
     """
     found = measure_range(scenes, dtype)
     finding = found and compare_ranges(name, found, spec.learnt_values, on, "--value-range")
@@ -94,10 +94,10 @@ def compare_values(
 
 
 def fitting_scene(uri: str, spec: ModelSpec, options: ImageOptions = AS_LEARNT) -> Scene:
-    """The scene at an address as a model reads it; doubts are printed.
+    """Open a scene for a model, and print warnings about differences from the training imagery.
 
     Raises:
-        UserError: it cannot be read, lacks a band, or is not what the model learnt.
+        UserError: the scene cannot be read, lacks a band, or is unlike the training imagery.
     """
     scene, findings = open_image(uri, spec, options)
     maps, more = compare_values(uri, [scene], scene.profile().dtype, spec, options.value_range)

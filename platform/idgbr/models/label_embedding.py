@@ -1,6 +1,6 @@
-"""Label maps as continuous planes, and back.
+"""Converts label maps to continuous planes and back.
 
-Method: the label embedding of IDGBR (arXiv 2507.01573); the one-hot form is its small-scale counterpart.
+Method: the label embedding of IDGBR (arXiv 2507.01573); at the small scale a one-hot embedding takes its place.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class LearnedEmbedding(LabelEmbedding):
 
     Args:
         classes: Number of classes K.
-        channels: Planes C, 3 so that an image autoencoder takes them.
+        channels: Number of planes C; 3 for an image autoencoder.
     """
 
     def __init__(self, classes: int, channels: int = 3) -> None:
@@ -90,7 +90,7 @@ class LearnedEmbedding(LabelEmbedding):
 
 
 def save_label_embedding(embedding: LearnedEmbedding, file: str | Path) -> Path:
-    """Write a label embedding as a safetensors file, at once or not at all.
+    """Write a label embedding as a safetensors file, atomically.
 
     Returns:
         The file.

@@ -1,4 +1,4 @@
-"""Planes of pixels to latents and back: losslessly, or by the Stable Diffusion autoencoder."""
+"""Converts planes of pixels to latents and back: losslessly, or with the Stable Diffusion autoencoder."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class LosslessCodec(nn.Module):
         return planes * self.stride**2
 
     def image_latents(self, image: Tensor) -> Tensor:
-        """The image (N, B, H, W) as the condition encoder takes it: in pixels."""
+        """The image (N, B, H, W) unchanged: with this codec the condition encoder takes pixels."""
         return image
 
     def start_noise(self, seed: int, sample: int, origins: Tensor, planes: int, height: int, width: int) -> Tensor:
-        """Noise per pixel and plane, (N, planes, H, W): windows at any offset agree, and turns act on pixels."""
+        """Noise per pixel and plane, (N, planes, H, W), equal where windows overlap; it can be rotated by pixel."""
         return ground_noise(seed, sample, origins, planes, height, width)
 
     def noise_latents(self, noise: Tensor) -> Tensor:
-        """`start_noise` as latents, folded as labels are."""
+        """Rearrange `start_noise` to latents, like label planes."""
         return self.encode(noise)
 
     def encode(self, planes: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class KlVaeCodec(nn.Module):
         return self.vae.config["latent_channels"]
 
     def image_latents(self, image: Tensor) -> Tensor:
-        """The image (N, 3, H, W) as the condition encoder takes it: in latents."""
+        """Encode the image (N, 3, H, W): with this codec the condition encoder takes latents."""
         latents: Tensor = self.encode(image)
         return latents
 
@@ -62,7 +62,7 @@ class KlVaeCodec(nn.Module):
         return ground_noise(seed, sample, cells, self.channels(planes), height // self.stride, width // self.stride)
 
     def noise_latents(self, noise: Tensor) -> Tensor:
-        """`start_noise` is in latents already."""
+        """Return `start_noise` unchanged: it already has the shape of latents."""
         return noise
 
     @torch.no_grad()

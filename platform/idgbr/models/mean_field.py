@@ -1,8 +1,8 @@
-"""Pixels of one colour, near each other, agree on their class: the last step of refinement.
+"""Mean field: nearby pixels of similar colour get the same class; runs after the denoiser.
 
 Mean-field inference in a conditional random field with Gaussian edge potentials (Krähenbühl & Koltun, 2011), as plain
-tensor arithmetic: neighbours are sampled on rings around a pixel, denser near it, so that a window costs a few
-milliseconds on any device. The denoiser decides what is where; this pulls edges the last pixels towards the image's.
+tensor arithmetic: neighbours are sampled on rings around a pixel, denser near it, so that a window takes a few
+milliseconds on any device. It moves the edges in the denoiser's result by the last pixels to the edges in the image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DIRECTIONS = 8
 
 
 def mean_field(probabilities: Tensor, image: Tensor, settings: MeanFieldConfig, valid: Tensor | None = None) -> Tensor:
-    """Class probabilities after a few rounds of agreement between neighbours.
+    """Class probabilities after some rounds of mean-field inference.
 
     Args:
         probabilities: (N, K, H, W), sums to one over K.
@@ -31,7 +31,7 @@ def mean_field(probabilities: Tensor, image: Tensor, settings: MeanFieldConfig, 
         valid: (N, H, W) bool, where the image holds data; default everywhere.
 
     Returns:
-        (N, K, H, W) float32. Pixels beyond the window's edge, and those that are not valid, have no say.
+        (N, K, H, W) float32. Pixels outside the window and invalid pixels have no influence.
     """
     if not settings.rounds:
         return probabilities
@@ -47,10 +47,33 @@ def mean_field(probabilities: Tensor, image: Tensor, settings: MeanFieldConfig, 
         others = torch.zeros_like(belief[:, 1:])
         for index, weight in enumerate(agreement):
             others.addcmul_(weight, around[index])
-        # Beliefs sum to one: what neighbours say for the first class is what they leave of their weight.
+        # Beliefs sum to one over the classes, so the message for the first class is the total weight minus the others.
         message = torch.cat([everyone - others.sum(1, keepdim=True), others], 1)
         belief = (unary + message).softmax(1)
     return belief
+
+
+def smooth(probabilities: Tensor, deviation: float, valid: Tensor | None = None) -> Tensor:
+    """Class probabilities averaged with a small Gaussian: edges lose their fray, not their place.
+
+    Args:
+        probabilities: (N, K, H, W).
+        deviation: Standard deviation in pixels; 0 changes nothing.
+        valid: (N, H, W) bool, where the image holds data; default everywhere. Other pixels, and those beyond the edge
+            of the window, have no say.
+    """
+    if not deviation:
+        return probabilities
+    classes, radius = probabilities.shape[1], math.ceil(4 * deviation)
+    steps = torch.arange(-radius, radius + 1, device=probabilities.device, dtype=torch.float32)
+    kernel = torch.exp(-steps.square() / (2 * deviation**2))
+    inside = torch.ones_like(probabilities[:, :1]) if valid is None else valid.unsqueeze(1).float()
+    planes = torch.cat([probabilities.float() * inside, inside.float()], 1)
+    for shape, padding in (((1, 1, -1, 1), (radius, 0)), ((1, 1, 1, -1), (0, radius))):
+        weight = kernel.view(shape).expand(classes + 1, 1, -1, -1)
+        planes = functional.conv2d(planes, weight.contiguous(), padding=padding, groups=classes + 1)
+    averaged = planes[:, :-1] / planes[:, -1:].clamp(min=1e-6)
+    return torch.where(inside > 0, averaged, probabilities)
 
 
 def _agreement(
@@ -61,7 +84,7 @@ def _agreement(
     nearness: list[float],
     pad: int,
 ) -> list[Tensor]:
-    """For each neighbour how much a pixel heeds it, (N, 1, H, W): for its colour, and for being next to it."""
+    """Weight of each neighbour of a pixel, (N, 1, H, W), from colour difference and distance."""
     known = torch.ones_like(image[:, :1]) if valid is None else valid.unsqueeze(1).to(image.dtype)
     shifted, inside = _Shifted(image, pad, offsets), _Shifted(known, pad, offsets)
     weights = []
@@ -78,7 +101,7 @@ def _agreement(
 
 
 class _Shifted:
-    """Views of a plane, each moved by one offset; zeros come in from outside."""
+    """Views of a plane shifted by each offset, with zeros outside the plane."""
 
     def __init__(self, planes: Tensor, pad: int, offsets: list[tuple[int, int]]) -> None:
         self.height, self.width = planes.shape[-2:]
@@ -92,7 +115,7 @@ class _Shifted:
 
 @lru_cache
 def _neighbours(reach: float) -> tuple[list[tuple[int, int]], list[float]]:
-    """Offsets on rings, and for each the Gaussian weight of the area it stands for."""
+    """Offsets on rings, and for each the Gaussian weight of the area that it represents."""
     radii = [radius for radius in _RADII if radius <= 2 * reach]
     edges = [0.5, *((a + b) / 2 for a, b in itertools.pairwise(radii)), radii[-1] * 1.25]
     offsets, weights = [], []

@@ -1,8 +1,8 @@
-"""Noise that belongs to the ground: a counter-based generator over absolute scene pixels.
+"""Noise as a function of scene coordinates: a counter-based random generator over absolute scene pixels.
 
-A value depends on seed, sample, plane, row and column alone, so windows that overlap, other batches and other machines
-draw the same numbers. Integers are mixed by a 32-bit multiply-xorshift hash, normals come from Box and Muller's
-transform.
+A value depends only on seed, sample, plane, row and column, so that overlapping windows, other batches and other
+machines get the same values. Integers are mixed by a 32-bit multiply-xorshift hash; normal values come from the
+Box-Muller transform.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def ground_noise(seed: int, sample: int, origins: Tensor, channels: int, height:
         seed: Seed of the map.
         sample: Index of the sample.
         origins: (N, 2) absolute row and column of each window's first cell.
-        channels: Planes.
+        channels: Number of planes.
         height: Rows of cells.
         width: Columns of cells.
     """

@@ -1,6 +1,6 @@
-"""A model is a folder: coarse/, refiner/ (safetensors) and model.json. Jobs, Serve and the registry load just that.
+"""Reads and writes model folders: coarse/, refiner/ (safetensors) and model.json. Jobs, service and registry use them.
 
-Beside the refiner's weights lies its architecture in diffusers' terms, config.json.
+refiner/ also has config.json, the architecture of the refiner in diffusers' format.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ARCHITECTURE = "config.json"
 
 @dataclass
 class LoadedModel:
-    """A model folder in memory; a part that was not asked for is None."""
+    """A model folder in memory; a part that was not requested is None."""
 
     spec: ModelSpec
     coarse: nn.Module | None
@@ -47,15 +47,15 @@ def save_model(
     sample: Sample | None = None,
     seen: Sequence[str] | None = None,
 ) -> Path:
-    """Write a model folder, at once or not at all; an existing one is replaced.
+    """Write a model folder; it appears only when it is complete, and replaces an existing one.
 
     Args:
-        folder: where to.
+        folder: path of the model folder.
         spec: the description.
         coarse: stage 1.
         refiner: stage 2.
-        sample: the model's own smoke test.
-        seen: hashes of the ground it was trained and tuned on, see `datasets.ground`.
+        sample: input and output for a smoke test.
+        seen: tile hashes of the training area, see `datasets.ground`.
 
     Returns:
         The folder.
@@ -86,7 +86,7 @@ def load_model(folder: str | Path, parts: Sequence[str] = ("coarse", "refiner"))
     """Load a model folder, on the CPU, in evaluation mode.
 
     Raises:
-        UserError: it is no model folder, or its weights are damaged or belong to another model.
+        UserError: it is not a model folder, or its weights are damaged or belong to another model.
     """
     spec = load_spec(folder)
     bands = len(spec.normalisation.mean)
@@ -107,16 +107,16 @@ def load_model(folder: str | Path, parts: Sequence[str] = ("coarse", "refiner"))
 def build_refiner(
     classes: int, bands: int, settings: RefinerConfig, pretrained: bool = True, start: str | Path | None = None
 ) -> Refiner:
-    """A refiner without its own weights.
+    """Build a refiner without loading trained weights.
 
     Args:
         classes: Number of classes.
-        bands: Image bands.
-        settings: Its settings.
+        bands: Number of image bands.
+        settings: Settings of the refiner.
         pretrained: Load the frozen image encoder's weights.
-        start: Model folder whose denoiser and autoencoder it is shaped like; default: as the settings say.
+        start: Model folder whose architecture of denoiser and autoencoder is used; default: that of the settings.
     """
-    from idgbr.models.refiner import Refiner  # seconds to import, and workers of stage 1 need none of it
+    from idgbr.models.refiner import Refiner  # takes seconds, and stage 1 does not need it
 
     parts: dict[str, Any] = {}
     architecture = Path(start) / "refiner" / _ARCHITECTURE if start else None
@@ -127,7 +127,7 @@ def build_refiner(
 
 
 def has_part(folder: str | Path, part: str) -> bool:
-    """Whether a model folder, or a file of weights, has something for a stage to start from."""
+    """Whether a model folder, or a file of weights, has weights from which a stage can start."""
     path = Path(folder)
     return not path.is_dir() or (path / part / _WEIGHTS).is_file()
 
@@ -136,7 +136,7 @@ def load_part(source: str | Path, part: str) -> dict[str, Tensor]:
     """Weights of one part: from a model folder, or from a torch file of a state dict.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there are no weights of this part, or they are damaged.
     """
     path = Path(source)
     file = path / part / _WEIGHTS if path.is_dir() else path

@@ -1,4 +1,4 @@
-"""The arithmetic a device is good at."""
+"""Choice of the floating-point precision for a device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is the faster arithmetic of a device.
+    """Whether a device computes faster in bfloat16 than in float32.
 
-    Of processors it is where there is a matrix unit for it (AMX). Vector instructions (avx512_bf16) do not make up for
-    the conversions: the denoiser takes 1.5 times as long as in float32; emulation takes many times as long.
+    CPUs do if they have a matrix unit for it (AMX). With vector instructions only (avx512_bf16), the conversions take
+    more time than is saved: the denoiser takes 1.5 times as long as in float32; emulation takes many times as long.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

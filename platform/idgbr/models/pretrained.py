@@ -1,4 +1,4 @@
-"""Weights of timm encoders: from a hub, from a file, or from a package of the index, for any band count."""
+"""Weights of timm encoders: from a hub, from a file, or from an installed package, for any number of bands."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PACKAGE = "package:efficientnet-lite0"
 
 @contextmanager
 def fetching(key: str) -> Iterator[None]:
-    """Around what may fetch weights from a hub.
+    """Context for code that may fetch weights from a hub.
 
     Raises:
-        UserError: The hub does not answer, or holds no such weights; names the key that chooses other ones.
+        UserError: The hub does not respond, or has no such weights; the message names the key to change.
     """
     try:
         yield
-    except OSError as error:  # what the hub's client raises, whatever it was
+    except OSError as error:  # the hub's client raises this for every failure
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"{key} {HUB!r}: the weights could not be fetched ({reason}); expected a hub that this machine reaches, or "
@@ -86,7 +86,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _match(source: dict[str, Tensor], target: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Pairs tensors by name where the names agree, else by order: ports of one network differ in names only."""
+    """Pairs tensors by name if the names agree, else by order: ports of one network differ in names only."""
     if set(target) <= set(source):
         return {name: source[name] for name in target}
     backbone = list(source.values())[: len(target)]  # a port's head comes last, so an encoder is a prefix

@@ -1,7 +1,7 @@
 """Stage 2: the IDGBR refiner. A denoiser of label latents, guided by an image and a coarse map.
 
-Method: arXiv 2507.01573. The contract: an image and a coarse map (ids or probabilities), and nothing else of whatever
-made the coarse map.
+Method: arXiv 2507.01573. The inputs are an image and a coarse map (class ids or probabilities). The refiner needs
+nothing else from the model that made the coarse map.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from idgbr.models.stable_diffusion import SD15_PROMPT, SD15_UNET, SD15_VAE
 from idgbr.models.unet_halves import down, up
 
 MIN_PROBABILITY = 0.01
-"""Least probability of a class in the coarse map: what is impossible there could never come back. Class ids, which do
-not say how sure they are, would never yield."""
+"""Smallest probability of a class in the coarse map. At probability 0 the logit would be minus infinity, so that the
+refiner could never choose the class; a coarse map of class ids, whose probabilities are 0 or 1, could never change."""
 
 
 @dataclass(frozen=True)
 class Guide:
-    """What image and coarse map say to every step.
+    """Features of image and coarse map that all denoising steps use.
 
     Attributes:
-        conditions: Of the guidance net, one per skip and one for mid.
-        start: (N, K patch^2, h, w) logits that the denoiser's answer is added to, or None.
+        conditions: Inputs of the guidance net: one per skip connection, then one for the mid block.
+        start: (N, K patch^2, h, w) logits of the coarse map, to which the denoiser's output is added, or None.
     """
 
     conditions: list[PreparedCondition]
@@ -48,11 +48,11 @@ class Refiner(ModelMixin, ConfigMixin):
         classes: Number of classes K.
         bands: Image bands B.
         settings: `RefinerConfig` as a plain dict.
-        pretrained: Load the frozen image encoder's weights; False when the whole is about to be loaded.
-        unet: Configuration of the denoiser in diffusers' terms; default: the small one of `settings`, or with the
-            kl-vae codec that of Stable Diffusion 1.5.
+        pretrained: Load the frozen image encoder's weights; False if all weights of the refiner are loaded afterwards.
+        unet: Configuration of the denoiser, as of diffusers' UNet2DConditionModel; default: the small UNet of
+            `settings`, or with the kl-vae codec the UNet of Stable Diffusion 1.5.
         vae: Configuration of the autoencoder, for the kl-vae codec; default: that of Stable Diffusion 1.5.
-        prompt_shape: Tokens and width of the constant prompt embedding, for a UNet with cross-attention.
+        prompt_shape: Number of tokens and width of the constant prompt embedding, for a UNet with cross-attention.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -77,7 +77,7 @@ class Refiner(ModelMixin, ConfigMixin):
             unet, prompt_shape = (unet or SD15_UNET), (prompt_shape or (None if unet else SD15_PROMPT))
         else:
             self.codec = LosslessCodec(s.patch)
-        self.embedding.requires_grad_(False)  # trained beforehand, where there is anything to train
+        self.embedding.requires_grad_(False)  # a learned embedding is trained separately, before stage 2
         self.latent_channels = self.codec.channels(self.embedding.channels)
         self.denoiser = UNet2DConditionModel.from_config(unet or self._small_unet(classes))
         skips, channels = skip_levels(self.denoiser)
@@ -117,7 +117,7 @@ class Refiner(ModelMixin, ConfigMixin):
         return self.codec.encode(planes)
 
     def prepare(self, image: Tensor, coarse: Tensor) -> Guide:
-        """What guides every step, computed once per tile.
+        """Compute the features that all denoising steps use, once per window.
 
         Args:
             image: (N, B, H, W), normalised.
@@ -145,15 +145,15 @@ class Refiner(ModelMixin, ConfigMixin):
         guidance: float = 1.0,
         keep: Tensor | None = None,
     ) -> Tensor:
-        """The denoiser's prediction, guided.
+        """Prediction of the denoiser under guidance.
 
         Args:
             noisy: (N, L, h, w) noisy label latents.
             timestep: (N,) or scalar.
-            guide: What `prepare` gave.
-            previous: (N, L, h, w) earlier estimate of the clean latents, with self-conditioning; None is zeros.
-            guidance: Classifier-free guidance scale; 1 costs no unguided pass, 0 no guidance.
-            keep: (N,) 0 or 1, in training: samples at 0 see no guidance.
+            guide: Result of `prepare`.
+            previous: (N, L, h, w) earlier estimate of the clean latents, for self-conditioning; None stands for zeros.
+            guidance: Classifier-free guidance scale. At 1 the unguided pass is skipped, at 0 the guided one.
+            keep: (N,) 0 or 1, in training: the guidance of samples with 0 is dropped.
 
         Returns:
             (N, L, h, w), or for `label` prediction (N, K patch^2, h, w) logits.
@@ -177,17 +177,17 @@ class Refiner(ModelMixin, ConfigMixin):
         return plain + guidance * (guided - plain)
 
     def at_once(self, like: Tensor, guide: Guide) -> Tensor:
-        """The one-shot control's output, as `forward`'s: nothing of noise or label goes in.
+        """Output of the one-shot control, shaped like that of `forward`; its input contains neither noise nor label.
 
         Args:
-            like: Any latents (N, L, h, w); their shape counts.
-            guide: What `prepare` gave.
+            like: Any latents (N, L, h, w); only their shape and device are used.
+            guide: Result of `prepare`.
         """
         last = torch.tensor(self.settings.train_timesteps - 1, device=like.device)
         return self(torch.zeros_like(like), last, guide)
 
     def label_logits(self, output: Tensor) -> Tensor:
-        """`label` prediction: latent-grid logits to pixels, (N, K, H, W)."""
+        """For `label` prediction: rearrange logits on the latent grid to pixels, (N, K, H, W)."""
         return nn.functional.pixel_shuffle(output, self.codec.stride)
 
     def _prompt(self, batch: int) -> Tensor | None:
@@ -212,7 +212,7 @@ class Refiner(ModelMixin, ConfigMixin):
 
 
 def skip_levels(unet: UNet2DConditionModel) -> tuple[list[int], list[int]]:
-    """Level (halvings of the grid) and channels of every skip connection, then of mid."""
+    """Level (number of halvings of the grid) and channels of every skip connection, then of the mid block."""
     widths = list(unet.config["block_out_channels"])
     layers = unet.config["layers_per_block"]
     levels, channels = [0], [widths[0]]

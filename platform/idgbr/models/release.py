@@ -1,6 +1,6 @@
 """Checkpoints of the authors' code: a folder with unet_ori, unet_gen, interact_net, label_embed_net, vae, scheduler.
 
-Their module names are mapped onto ours; nothing is converted but names.
+Their module names are mapped to those of this package; the tensors themselves are not converted.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def load_release(
     Args:
         folder: Its folder.
         prompt: (1, tokens, width) embedding of the empty prompt.
-        classes: How many classes to keep of the label table, the first ones; the released table of the six-class sets
-            has two unused entries at its end. Default: all.
-        stable_diffusion: Folder of the Stable Diffusion model it was trained from, for parts the release's folder does
-            not repeat (vae, scheduler, and unet in place of unet_ori).
+        classes: Number of classes to keep, from the start of the label table; the released table of the six-class data
+            sets has two unused entries at its end. Default: all.
+        stable_diffusion: Folder of the Stable Diffusion model from which it was trained, for parts that the release's
+            folder lacks (vae, scheduler, and unet in place of unet_ori).
 
     Raises:
-        UserError: A part is missing, or its tensors do not fit; the part and the tensor are named.
+        UserError: A part is missing, or its tensors do not fit; the message names the part and the tensor.
     """
     root = Path(folder)
 
@@ -107,11 +107,11 @@ def load_release(
 
 
 def load_label_embedding(source: str | Path, classes: int | None = None) -> LearnedEmbedding:
-    """Load a label embedding: the authors' checkpoint, or one of our own.
+    """Load a label embedding: the authors' checkpoint, or one that `jobs/embedding.py` trained.
 
     Args:
         source: Folder label_embed_net, or a file of its tensors.
-        classes: How many classes to keep, the first ones; default: all.
+        classes: Number of classes to keep, from the start of the table; default: all.
 
     Raises:
         UserError: Tensors are missing or do not fit, or there are fewer classes.

@@ -11,12 +11,13 @@ from torch import Tensor
 from idgbr.config.models import SamplerConfig
 from idgbr.dihedral import dihedral, inverse_dihedral
 from idgbr.models.guard import guarded, voted
-from idgbr.models.mean_field import mean_field
+from idgbr.models.mean_field import mean_field, smooth
 from idgbr.models.refiner import Guide, Refiner
 from idgbr.models.schedule import Steps
 
 OnStep = Callable[[int, int, Tensor], None]
-"""Called after every step with sample, step and the class probabilities (N, K, H, W) so far."""
+"""Called after every step with the index of the sample, the index of the step, and the current estimate of the class
+probabilities (N, K, H, W)."""
 
 
 @dataclass
@@ -24,10 +25,11 @@ class Refined:
     """Result of the sampler.
 
     Attributes:
-        probabilities: (N, K, H, W), mean over the samples, after vote, mean field and guard.
-        uncertainty: (N, H, W) in 0..1: one minus the mean probability of the likeliest class, before all three.
-        disagreement: (N, H, W) in 0..1: the part of the mean's Gini impurity that lies between the samples, not within
-            them; 0 where all say the same, and with a single sample.
+        probabilities: (N, K, H, W), mean over the samples, after coarse vote, mean field, smoothing and guard.
+        uncertainty: (N, H, W) in 0..1: one minus the mean probability of the most probable class, before coarse vote,
+            mean field, smoothing and guard.
+        disagreement: (N, H, W) in 0..1: the between-sample part of the Gini impurity of the mean probabilities; 0 where
+            all samples have the same probabilities, and if there is only one sample.
     """
 
     probabilities: Tensor
@@ -52,9 +54,9 @@ def sample(
         image: (N, B, H, W), normalised, H and W multiples of the latent stride.
         coarse: (N, H, W) class ids or (N, K, H, W) probabilities.
         origins: (N, 2) absolute scene row and column of each window's first pixel.
-        settings: Steps, samples, guidance and the rest.
-        on_step: Progress.
-        valid: (N, H, W) bool, where the image holds data; default everywhere.
+        settings: Settings of the sampler: steps, samples, guidance and others.
+        on_step: Called after every step.
+        valid: (N, H, W) bool, True where the image has data; default: everywhere.
     """
     total = squares = torch.zeros(())
     guide: Guide | None = None
@@ -72,13 +74,14 @@ def sample(
     mean = total / settings.samples
     disagreement = (squares / settings.samples - mean.square().sum(1)).clamp(min=0)
     agreed = mean_field(voted(mean, coarse, settings.coarse_vote), image, settings.mean_field, valid)
+    agreed = smooth(agreed, settings.smoothing, valid)
     return Refined(guarded(agreed, disagreement, coarse, settings), 1 - mean.amax(1), disagreement)
 
 
 def start_noise(refiner: Refiner, seed: int, index: int, origins: Tensor, image: Tensor) -> Tensor:
-    """Starting noise of one sample in the scene's own orientation, before it is folded into latents.
+    """Starting noise of one sample in the orientation of the scene, before it is rearranged into latents.
 
-    See `start_noise` of the codec: per pixel and plane, or per latent cell.
+    Depending on the codec (see its `start_noise`), there is one value per pixel and plane, or one per latent value.
     """
     return refiner.codec.start_noise(seed, index, origins, refiner.embedding.channels, *image.shape[-2:])
 
@@ -91,22 +94,22 @@ def denoise(
     coarse: Tensor | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """The guided loop: starting noise to class probabilities (N, K, H, W).
+    """Run the guided denoising loop: from starting noise to class probabilities (N, K, H, W).
 
     Args:
         refiner: The network.
-        guide: What its `prepare` gave.
-        noise: What `start_noise` gave.
+        guide: Result of the refiner's `prepare`.
+        noise: Result of `start_noise`.
         settings: Solver, steps, guidance.
-        coarse: (N, H, W) class ids or (N, K, H, W) probabilities, for a start from the coarse map.
-        on_step: Called with step and probabilities.
+        coarse: (N, H, W) class ids or (N, K, H, W) probabilities; required if the loop starts from the coarse map.
+        on_step: Called after every step with its index and the class probabilities.
     """
     latents = refiner.codec.noise_latents(noise)
     if refiner.settings.objective == "one_shot":
-        at_once = refiner.label_logits(refiner.at_once(latents, guide)).float().softmax(1)
+        one_shot = refiner.label_logits(refiner.at_once(latents, guide)).float().softmax(1)
         if on_step is not None:
-            on_step(0, at_once)
-        return at_once
+            on_step(0, one_shot)
+        return one_shot
     steps = Steps(refiner.settings, settings, latents.device)
     if settings.start == "coarse":
         if coarse is None:
@@ -124,16 +127,19 @@ def follow(
     settings: SamplerConfig,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The steps themselves: noisy latents (N, L, h, w) to clean ones, and to the class probabilities of the last step
-    where the prediction is `label`.
+    """Apply the solver's steps to noisy latents.
 
     Args:
         refiner: The network.
-        guide: What its `prepare` gave.
-        latents: What the first step sees.
+        guide: Result of the refiner's `prepare`.
+        latents: (N, L, h, w) noisy latents, the input of the first step.
         steps: The solver's steps.
-        settings: Guidance and its interval.
-        on_step: Called with step and probabilities.
+        settings: Guidance scale and its interval.
+        on_step: Called after every step with its index and the class probabilities.
+
+    Returns:
+        The clean latents (N, L, h, w), and the class probabilities (N, K, H, W) of the last step if the refiner's
+        prediction is `label`, else None.
     """
     clean: Tensor | None = None
     probabilities: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Noise schedules and solvers: diffusers' schedulers, set up as an experiment says.
+"""Noise schedules and solvers: diffusers' schedulers with the settings of an experiment.
 
 DDIM: Song, Meng and Ermon, "Denoising diffusion implicit models", 2021, equation 12 without added noise.
 """
@@ -37,7 +37,7 @@ class Steps:
             device: Where the latents are.
 
         Raises:
-            UserError: Solver and spacing have no such number of steps.
+            UserError: The solver cannot make this number of steps with this spacing.
         """
         if sampler.solver == "ddim":
             self.solver = build_schedule(settings, sampler.spacing)
@@ -46,13 +46,13 @@ class Steps:
                 **_common(settings, sampler.spacing), algorithm_type="dpmsolver++", solver_order=2
             )
         total = settings.train_timesteps
-        # From the coarse map, the steps are the last ones of a longer loop, so that they are as many as asked for.
+        # A start from the coarse map uses the last steps of a longer loop, so that their number is as configured.
         strength = sampler.strength if sampler.start == "coarse" else 1.0
         count = max(sampler.steps, round(sampler.steps / strength))
         if count <= total:
             self.solver.set_timesteps(count, device=device)
         timesteps = self.solver.timesteps[-sampler.steps :]
-        # `leading` rounds the distance of its steps down: it may begin far below pure noise, or run over the end.
+        # `leading` rounds the step size down: it may start far below pure noise, or run over the end.
         begin = strength * total - (total / count if sampler.spacing == "leading" else 0)
         if count > total or not begin - total / 10 <= int(timesteps[0]) < total:
             raise UserError(
@@ -68,17 +68,17 @@ class Steps:
         self._kind = settings.prediction
 
     def noised(self, clean: Tensor, noise: Tensor) -> Tensor:
-        """Clean latents with the noise of the first step."""
+        """Add the noise of the first step to clean latents."""
         alpha = self._alphas[self.timesteps[0]]
         return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
 
     def step(self, output: Tensor, timestep: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of the solver: prediction and latents to the next latents and the clean latents it stands for."""
+        """One step of the solver: from prediction and latents to the next latents and the predicted clean latents."""
         alpha = self._alphas[timestep]
         clean = predicted_clean(self._kind, output, latents, alpha)
         if not isinstance(self.solver, DDIMScheduler):
             return self.solver.step(output, timestep, latents).prev_sample, clean
-        # Its own `step` takes every step to be T // steps long, which is the next timestep only where steps divide T.
+        # The scheduler's `step` assumes steps of length T // steps, which is wrong if steps does not divide T.
         following = self._next.get(int(timestep))
         after = self.solver.final_alpha_cumprod if following is None else self._alphas[following]
         noise = (latents - alpha.sqrt() * clean) / (1 - alpha).sqrt()
@@ -86,7 +86,7 @@ class Steps:
 
 
 def predicted_clean(kind: str, output: Tensor, noisy: Tensor, alpha: Tensor) -> Tensor:
-    """The clean latents that a prediction stands for.
+    """The clean latents that a prediction implies.
 
     Args:
         kind: epsilon | v | sample | label (whose output is clean latents already).

@@ -1,4 +1,4 @@
-"""How large a refiner is: parameters and buffers by part."""
+"""Size of a refiner: parameters and buffers by part."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from idgbr.models.refiner import Refiner
 
 @dataclass(frozen=True)
 class PartSize:
-    """Parameters of one part, and how many of them training changes."""
+    """Number of parameters of one part, and how many of them are trained."""
 
     name: str
     total: int

@@ -1,6 +1,6 @@
-"""The shape of Stable Diffusion 1.5's parts in diffusers' terms, so that they can be built without its weights.
+"""Configurations of the parts of Stable Diffusion 1.5 in diffusers' format, to build them without their weights.
 
-Facts of its public configuration files; they are defaults only: a converted folder brings its own.
+The values are those of its public configuration files. They are defaults: a converted folder has its own configuration.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Stable Diffusion 1.5 in diffusers' layout as the start of a refiner.
+"""Builds a refiner from Stable Diffusion 1.5 in diffusers' layout.
 
-Its UNet is the denoiser's start, the UNet's down and mid path the frozen condition encoder, its autoencoder the latent
-codec; of its text encoder all that is needed is the embedding of the empty prompt, computed once and stored.
+Its UNet initialises the denoiser. The UNet's down and mid path become the frozen condition encoder, and its autoencoder
+becomes the latent codec. Of its text encoder only the embedding of the empty prompt is needed; it is computed once and
+stored.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from idgbr.models.refiner import Refiner
 def load_stable_diffusion(
     folder: str | Path, settings: RefinerConfig, embedding: LearnedEmbedding, prompt: Tensor
 ) -> Refiner:
-    """A refiner that begins at a Stable Diffusion model; guidance starts at zero.
+    """Build a refiner from a Stable Diffusion model; the residuals of the guidance net are zero at first.
 
     Args:
-        folder: Holds unet, vae and scheduler, each in diffusers' layout.
-        settings: How the refiner is to be built; `channels` and `layers_per_block` give way to the UNet's.
-        embedding: The label embedding, trained.
+        folder: Folder with unet, vae and scheduler, each in diffusers' layout.
+        settings: Settings of the refiner; the UNet's values replace `channels` and `layers_per_block`.
+        embedding: The trained label embedding.
         prompt: (1, tokens, width) embedding of the empty prompt.
 
     Raises:
-        UserError: A part is missing, incomplete or unfit; or the settings ask for another kind of refiner.
+        UserError: A part is missing, incomplete or unsuitable, or the settings specify another kind of refiner.
     """
     root = Path(folder)
     if settings.codec != "kl-vae" or settings.condition_encoder != "unet":
@@ -69,10 +70,10 @@ def empty_prompt(folder: str | Path) -> Tensor:
     """The empty prompt's embedding, (1, tokens, width).
 
     Args:
-        folder: Holds tokenizer and text_encoder; or a safetensors file of one tensor.
+        folder: Folder with tokenizer and text_encoder, or a safetensors file with one tensor.
 
     Raises:
-        UserError: They are missing, or the package transformers is, which nothing else needs.
+        UserError: They are missing, or the package transformers is not installed, which only this function needs.
     """
     root = Path(folder)
     if root.is_file():

@@ -1,7 +1,8 @@
 """The two halves of a diffusers UNet, so that the down path is computed once and shared.
 
-The guidance net asks the down path's features for its queries, and the guided and the unguided prediction differ only
-in what is added to the skips: with one prompt, one pass down serves all three (notes on cost in the README).
+The guidance net computes its queries from the features of the down path, and the guided and unguided predictions differ
+only in the residuals added to the skip connections. With the same prompt, all three share one pass through the down
+path.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 @dataclass
 class Features:
-    """What the down and mid path of a UNet give.
+    """Output of the down and mid path of a UNet.
 
     Attributes:
         skips: One (N, C_i, H_i, W_i) per skip connection, in the order they are made.
@@ -63,7 +64,7 @@ def up(
 
     Args:
         unet: The UNet.
-        features: What `down` gave.
+        features: Result of `down`.
         residuals: One per skip, then one for mid; None for the unguided prediction.
         prompt: As for `down`.
     """

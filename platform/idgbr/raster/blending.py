@@ -23,8 +23,8 @@ _MEMORY_BYTES = 8 * 2**20
 class WindowPass:
     """The windows of a scene in order: planned, blended, written as strips from top to bottom.
 
-    Jobs, endpoint, pyfunc and notebook calls differ in who predicts the windows and where strips go; what is between
-    the two is here. Name the windows to whoever predicts, `begin`, `add` what comes back in the plan's order, `finish`.
+    Jobs, endpoint, pyfunc and notebook calls differ only in what predicts the windows and where strips are written. To
+    use it: predict the planned windows, call `begin`, `add` the predictions in the order of the plan, then `finish`.
     """
 
     def __init__(

@@ -6,13 +6,10 @@ that name other files and addresses (VRT and its kin), and open these.
 
 from __future__ import annotations
 
-import io
 import math
-import tokenize
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
 
 import numpy as np
 import rasterio
@@ -24,13 +21,12 @@ from idgbr import IGNORE
 from idgbr.errors import UserError
 from idgbr.raster.gdal import GDAL_ERRORS, gdal_env, open_quietly
 from idgbr.raster.grid import IDENTITY, Grid
+from idgbr.raster.image_limits import BadImage, Fault, ImageLimits, check_extent
+from idgbr.raster.npy import npy_header, read_npy
 from idgbr.raster.opening import Reading, reason
 from idgbr.raster.png import is_whole
 from idgbr.raster.source import Source
 from idgbr.raster.values import ValueRange, compare_pixels
-
-Fault = Literal["format", "damaged", "size", "content"]
-"""What is wrong: not a format that is read, not readable, too much of it, or readable but of no use."""
 
 _MAGIC = {
     b"II*\x00": "GTiff",
@@ -42,34 +38,6 @@ _MAGIC = {
     b"\x93NUMPY": "npy",
 }
 FORMATS = "GeoTIFF (COG included), PNG, JPEG or .npy"
-
-
-class BadImage(UserError):
-    """A body that is not a usable image.
-
-    Attributes:
-        fault: the kind of fault.
-    """
-
-    def __init__(self, fault: Fault, message: str) -> None:
-        super().__init__(message)
-        self.fault: Fault = fault
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return BadImage, (self.fault, str(self))
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """The largest image that is decoded.
-
-    Attributes:
-        pixels: rows times columns.
-        bands: bands of the file, whether they are read or not.
-    """
-
-    pixels: int = 16 * 2**20
-    bands: int = 16
 
 
 @dataclass(frozen=True)
@@ -112,7 +80,7 @@ def image_size(body: bytes, limits: ImageLimits) -> tuple[int, int]:
         BadImage: see `Fault`.
     """
     if image_format(body) == "npy":
-        shape, _, _ = _npy_header(body, limits, "image")
+        shape, _, _ = npy_header(body, limits, "image")
         rows, cols = shape[-2:] if len(shape) == 2 or min(shape) != shape[2] else shape[:2]
         return rows, cols
     with _opened(body, limits, "image") as source:
@@ -135,7 +103,7 @@ def decode_image(
         BadImage: see `Fault`.
     """
     if image_format(body) == "npy":
-        return _from_array(_read_npy(body, limits, "image"), bands)
+        return _from_array(read_npy(body, limits, "image"), bands)
     with _opened(body, limits, "image") as source:
         _check_scale(source.native.gsd, model_gsd, factor)
         if not _unnamed(source, bands):
@@ -176,7 +144,7 @@ def decode_coarse(body: bytes, image: Grid, classes: int, limits: ImageLimits) -
         BadImage: of another size or place than the image, or with ids the model does not know.
     """
     if image_format(body, "coarse map") == "npy":
-        array = _read_npy(body, limits, "coarse map")
+        array = read_npy(body, limits, "coarse map")
         ids = array[0] if array.ndim == 3 and array.shape[0] == 1 else array
         if ids.ndim != 2:
             raise BadImage("content", f"coarse map: shape {array.shape}; expected class ids, (H, W)")
@@ -232,25 +200,12 @@ def _opened(body: bytes, limits: ImageLimits, what: str) -> Iterator[Source]:
 
 
 def _check_size(file: rasterio.io.DatasetReader, limits: ImageLimits, what: str) -> None:
-    _check_extent(file.height, file.width, file.count, limits, what)
+    check_extent(file.height, file.width, file.count, limits, what)
     # A file may ask for decoding more than itself at once: its blocks.
     if math.prod(file.block_shapes[0]) > max(limits.pixels, 2**22):
         raise BadImage("size", f"{what}: its blocks are {file.block_shapes[0]} px; expected tiles of 256 or 512")
     if any(kind.startswith("complex") for kind in file.dtypes) or len(set(file.dtypes)) != 1:
         raise BadImage("content", f"{what}: pixels are {file.dtypes}; expected integers or real numbers of one type")
-
-
-def _check_extent(height: int, width: int, bands: int, limits: ImageLimits, what: str) -> None:
-    if height < 1 or width < 1:
-        raise BadImage("content", f"{what}: {height} x {width} px; expected at least one pixel")
-    if height * width > limits.pixels:
-        raise BadImage(
-            "size",
-            f"{what}: {height} x {width} px are {height * width:,}; at most {limits.pixels:,} are "
-            "accepted. Send parts of it, or use jobs/refine.py, which takes any size",
-        )
-    if bands > limits.bands:
-        raise BadImage("size", f"{what}: {bands} bands; at most {limits.bands} are accepted")
 
 
 def _read(source: Source, bands: Sequence[int | str], what: str) -> Picture:
@@ -283,38 +238,6 @@ def _check_scale(gsd: float | None, expected: float | None, factor: float) -> No
         f"image: ground sample distance {gsd:.3g} m; the model was trained at {expected:.3g} m (a factor {factor} is "
         f"accepted). Resample it to {expected:.3g} m first (gdalwarp -tr)",
     )
-
-
-def _read_npy(body: bytes, limits: ImageLimits, what: str) -> NDArray:
-    """An array whose header kept the limits; never one of Python objects."""
-    shape, dtype, start = _npy_header(body, limits, what)
-    if len(body) - start != math.prod(shape) * dtype.itemsize:
-        raise BadImage(
-            "damaged",
-            f"{what}: {len(body) - start} bytes of pixels; shape {shape} of {dtype} needs "
-            f"{math.prod(shape) * dtype.itemsize}",
-        )
-    return np.lib.format.read_array(io.BytesIO(body), allow_pickle=False)
-
-
-def _npy_header(body: bytes, limits: ImageLimits, what: str) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape, dtype and the first byte of the pixels, within the limits."""
-    stream = io.BytesIO(body)
-    try:
-        version = np.lib.format.read_magic(stream)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = reader(stream)
-    except (ValueError, KeyError, TypeError, SyntaxError, EOFError, tokenize.TokenError) as error:
-        raise BadImage("damaged", f"{what}: its .npy header cannot be read; write the file with numpy.save") from error
-    if dtype.kind not in "uif" or dtype.hasobject:
-        kind = "objects" if dtype.hasobject else str(dtype)
-        raise BadImage("content", f"{what}: pixels are {kind}; expected integers or real numbers")
-    # Python takes True for the integer 1, and numpy's header reader with it.
-    if len(shape) not in (2, 3) or any(isinstance(side, bool) for side in shape):
-        raise BadImage("content", f"{what}: an array of shape {shape}; expected (B, H, W)")
-    sides = sorted(shape)[-2:]
-    _check_extent(sides[0], sides[1], min(shape) if len(shape) == 3 else 1, limits, what)
-    return shape, dtype, stream.tell()
 
 
 def _from_array(array: NDArray, bands: Sequence[int | str]) -> Picture:

@@ -84,17 +84,17 @@ def gdal_env(uri: str = "", cache_mb: int = 64) -> AbstractContextManager[None]:
     loop over windows enters it once, and saves a tenth of the time of a window that decodes fast. Such a loop also
     takes files for unchanged: each is looked at once, see `version_of`.
     """
-    wanted = _options(is_remote(uri), s3_endpoint() if uri.startswith("s3://") else None, cache_mb)
+    needed = _options(is_remote(uri), s3_endpoint() if uri.startswith("s3://") else None, cache_mb)
     around = getattr(_local, "options", None)
-    return nullcontext() if wanted is around or wanted == around else _entered(wanted, around)
+    return nullcontext() if needed is around or needed == around else _entered(needed, around)
 
 
 @contextmanager
-def _entered(wanted: dict[str, Any], around: dict[str, Any] | None) -> Iterator[None]:
+def _entered(needed: dict[str, Any], around: dict[str, Any] | None) -> Iterator[None]:
     versions = getattr(_local, "versions", None)
-    _local.options, _local.versions = wanted, {}
+    _local.options, _local.versions = needed, {}
     try:
-        with rasterio.Env(session=DummySession(), **wanted):
+        with rasterio.Env(session=DummySession(), **needed):
             yield
     finally:
         _local.options, _local.versions = around, versions

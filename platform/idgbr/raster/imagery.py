@@ -44,7 +44,7 @@ def key_of(name: str, naming: Naming) -> str:
 
 
 def image_findings(scene: Scene, naming: Naming, max_unread: float = 0.0, with_pixels: bool = True) -> list[Finding]:
-    """Every doubt about a scene by itself.
+    """All findings about a scene that do not depend on a model.
 
     Args:
         scene: the scene as it will be read.

@@ -23,12 +23,12 @@ _LOSSY = {"JPEG", "WEBP", "JP2OpenJPEG", "jpeg", "jpeg2000", "webp", "ycbcr jpeg
 _PEAK = 48
 """How far from 0 or 255 a value may lie and still belong to that peak of a blurred mask."""
 _PLAIN = 0.95
-"""Share of pixels that the two peaks of a blurred mask hold at the least."""
+"""Smallest share of pixels in the two peaks of a blurred mask."""
 
 
 @dataclass(frozen=True)
 class LabelHeader:
-    """What a label raster says of itself; no pixel is read for it.
+    """Metadata of a label raster, which are read without reading pixels.
 
     Attributes:
         driver: GDAL's name of the format.
@@ -55,7 +55,7 @@ class LabelSurvey:
 
     Attributes:
         uri: the file.
-        header: what it says of itself.
+        header: its metadata.
         values: counted pixels by the value of the first band; empty where there are more than `MAX_VALUES`.
         colours: counted pixels by #rrggbb, of colour bands or through the colour table; empty likewise.
         scale: factor that brings the file's colours to 0..255.
@@ -80,7 +80,7 @@ class LabelSurvey:
 
 
 def label_header(uri: str) -> LabelHeader:
-    """Opens a label raster and reads what it says of itself.
+    """Opens a label raster and reads its metadata.
 
     Raises:
         UserError: the file is missing, unreadable or damaged.

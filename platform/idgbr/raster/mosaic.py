@@ -99,8 +99,8 @@ class Mosaic:
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Pixels (B, H, W) and validity (H, W) of a window, as `Scene.read`."""
-        wanted = window.shift(*self.origin)
-        area = wanted.intersect(self.window) if self.window else wanted
+        requested = window.shift(*self.origin)
+        area = requested.intersect(self.window) if self.window else requested
         touched = [(s, c) for s, place in self.sheets if area and (c := place.intersect(area))]
         if not touched:
             return self.sheets[0][0].read(Window(-window.height, -window.width, window.height, window.width))
@@ -111,7 +111,7 @@ class Mosaic:
             values, here = scene.read(common.shift(-place.row, -place.col))
             if pixels is None:
                 pixels = np.zeros((values.shape[0], window.height, window.width), dtype=values.dtype)
-            part = common.slices((wanted.row, wanted.col))
+            part = common.slices((requested.row, requested.col))
             new = here & ~valid[part]
             pixels[:, *part][:, new] = values[:, new]
             valid[part] |= here

@@ -19,19 +19,19 @@ def is_whole(body: bytes) -> bool:
     Args:
         body: The file; how large it says it is should have been checked before.
     """
-    wanted = found = 0
+    expected = found = 0
     inflate = zlib.decompressobj()
     try:
         for name, data in _chunks(body):
             if name == b"IHDR":
-                wanted = _bytes(data)
+                expected = _bytes(data)
             elif name == b"IDAT":
-                while data and found < wanted:
+                while data and found < expected:
                     found += len(inflate.decompress(data, 2**20))
                     data = inflate.unconsumed_tail
             elif name == b"IEND":
-                found += 0 if found >= wanted else len(inflate.flush())
-                return 0 < wanted <= found
+                found += 0 if found >= expected else len(inflate.flush())
+                return 0 < expected <= found
     except (struct.error, zlib.error, KeyError):
         return False
     return False

@@ -75,7 +75,7 @@ class Scene:
 
     Attributes:
         uri: local path, s3:// or gs://, or a path of a GDAL virtual file system.
-        bands: 1-based indices or band names, in the order wanted; empty for all but alpha.
+        bands: 1-based indices or band names, in output order; empty for all but alpha.
         nodata: overrides the file's nodata value.
         window: the rectangle, in pixels of the (resampled) file; None for all of it.
         gsd: ground sample distance in metres, overrides the file's.
@@ -175,15 +175,15 @@ class Scene:
         if self.window is None and window.within(source.grid.height, source.grid.width):
             return source.read(window, indexes)  # nearly always
         rectangle = self.window or source.grid.window
-        wanted = window.shift(rectangle.row, rectangle.col)
-        inside = wanted.intersect(rectangle)
+        requested = window.shift(rectangle.row, rectangle.col)
+        inside = requested.intersect(rectangle)
         inside = inside and inside.intersect(source.grid.window)
-        if inside == wanted:
-            return source.read(wanted, indexes)
+        if inside == requested:
+            return source.read(requested, indexes)
         pixels = np.zeros((len(indexes), window.height, window.width), dtype=source.dtype(indexes))
         valid = np.zeros((window.height, window.width), dtype=bool)
         if inside is not None:
-            rows, cols = inside.slices((wanted.row, wanted.col))
+            rows, cols = inside.slices((requested.row, requested.col))
             pixels[:, rows, cols], valid[rows, cols] = source.read(inside, indexes)
         return pixels, valid
 

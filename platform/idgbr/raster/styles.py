@@ -55,7 +55,7 @@ def qgis_style(classes: Sequence[tuple[int, str, str]]) -> str:
 
 
 def write_style(map_path: str | os.PathLike[str], classes: Sequence[tuple[int, str, str]]) -> str:
-    """Writes NAME.qml beside a map or its polygons, at once or not at all, and returns its path."""
+    """Writes NAME.qml next to a map or its polygons, atomically, and returns its path."""
     path = os.path.splitext(os.fspath(map_path))[0] + ".qml"
     write_atomically(path, qgis_style(classes))
     return path

@@ -1,7 +1,7 @@
-"""The range of pixel values: what a model learnt, what a scene holds, how far they are apart, and how to map them.
+"""Value ranges of the training imagery and of a scene: comparison, and mapping of one to the other.
 
-Accuracy is lost without a sign where 12-bit numbers go to a model of 8-bit imagery, or reflectances to one of digital
-numbers. Quantiles tell; they are of a few windows all over the scenes.
+A model of 8-bit imagery silently loses accuracy on 12-bit imagery, and a model of digital numbers on reflectances.
+Quantiles of some windows from all over the scenes reveal such a difference.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from idgbr.raster.findings import Finding
 from idgbr.raster.grid import Grid, Window
 
 OnValueRange = Literal["refuse", "match", "accept"]
-"""What is done with imagery of another value range than the model learnt: refused, mapped to it, or read as it is."""
+"""Treatment of imagery whose value range differs from the training imagery's: refuse, map, or read it as it is."""
 
 LEVELS = (0.005, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98, 0.995)
-"""Shares of pixels below the quantiles that are kept."""
+"""Levels of the stored quantiles."""
 _LOW, _MIDDLE, _HIGH = 1, 4, 7
 _PROBE = 64
 _WINDOWS = 256
@@ -30,11 +30,11 @@ _WINDOWS = 256
 
 _INKS = ("cyan", "magenta", "yellow", "black")
 _FAR = 1.0
-"""Widths of the learnt range by which a scene's median may lie beyond it."""
+"""Largest distance of a scene's median from the training imagery's range, in widths of that range."""
 _WIDE, _NARROW = 4.0, 1 / 20
-"""Times the learnt range that a scene's may be."""
+"""Largest and smallest allowed ratio of a scene's range to the training imagery's."""
 _SHIFTED, _STRETCHED = 0.25, 2.0
-"""From where on a difference is worth a warning: shift of the median, ratio of the ranges."""
+"""Thresholds of a warning: shift of the median, ratio of the ranges."""
 
 
 class Readable(Protocol):
@@ -97,14 +97,14 @@ def range_of(parts: Sequence[NDArray], dtype: str, colours: Sequence[str] = ()) 
 
 
 def compare_ranges(path: str, found: ValueRange, learnt: ValueRange, on: OnValueRange, key: str) -> Finding | None:
-    """The doubt about a scene whose values are unlike those that a model learnt; None where they are alike.
+    """Compare a scene's value range with the training imagery's; returns a finding, or None if they are similar.
 
     Args:
-        path: the scene.
-        found: its values.
-        learnt: the model's.
-        on: what is done about it.
-        key: the key or flag that says so.
+        path: path of the scene.
+        found: value range of the scene.
+        learnt: value range of the training imagery.
+        on: treatment of a difference.
+        key: the key or flag that sets the treatment.
     """
     if len(found.quantiles) != len(learnt.quantiles):
         return None  # another check's business
@@ -131,7 +131,7 @@ def compare_ranges(path: str, found: ValueRange, learnt: ValueRange, on: OnValue
 
 
 def compare_pixels(path: str, pixels: NDArray, valid: NDArray[np.bool_], learnt: ValueRange) -> Finding | None:
-    """The doubt about an image (B, H, W) in memory, over its valid (H, W) pixels; see `compare_ranges`."""
+    """Compare the valid (H, W) pixels of an image (B, H, W) in memory; see `compare_ranges`."""
     height, width = valid.shape
     parts = []
     for window in probe_windows(height, width, _PROBE, 8):
@@ -144,13 +144,13 @@ def compare_pixels(path: str, pixels: NDArray, valid: NDArray[np.bool_], learnt:
 
 
 def compare_colours(path: str, found: Sequence[str], learnt: ValueRange, key: str) -> Finding | None:
-    """The doubt about a file whose bands show something else than the model's, or the same in another order.
+    """Finding about a file whose bands have other colours than the model's, or the same in another order, or None.
 
     Args:
-        path: the file.
-        found: what its bands show by their tags; empty where they say nothing.
-        learnt: what the model knows.
-        key: what settles it.
+        path: path of the file.
+        found: colours of its bands according to their tags; empty if they have none.
+        learnt: value range of the training imagery, with its colours.
+        key: the key or flag to set.
     """
     printed = any(name in _INKS for name in found)
     if not found or tuple(found) == learnt.colours or not (learnt.colours or printed):

@@ -1,1 +1,1 @@
-"""MLflow as the platform's memory: tracked runs, model versions, aliases."""
+"""Tracked runs, model versions and aliases in MLflow."""

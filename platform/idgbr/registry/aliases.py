@@ -1,4 +1,4 @@
-"""Who is champion, challenger and previous of a registered model, since when and why; the moves between them."""
+"""The aliases champion, challenger and previous of a registered model: reading them, and moving them."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Role:
 
     Attributes:
         role: champion, challenger or previous.
-        version: its number.
-        since: UTC, ISO 8601.
-        why: in words.
-        verdict: promoted or refused, of its last gate; empty if it never stood in one.
+        version: number of the version.
+        since: when it got the role; UTC, ISO 8601.
+        why: the reason, as text.
+        verdict: verdict of the last quality gate on this version, promoted or refused; empty if there was none.
     """
 
     role: str
@@ -46,15 +46,15 @@ class Role:
 
 
 def now() -> str:
-    """UTC, ISO 8601, to the second."""
+    """The current time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def aliases(client: MlflowClient, name: str) -> dict[str, str]:
-    """Version by role, read now.
+    """Read the version of every role from the store.
 
     Raises:
-        UserError: no such registered model; those that exist are named.
+        UserError: there is no such registered model; the message names the existing ones.
     """
     try:
         found = client.get_registered_model(name).aliases
@@ -67,16 +67,16 @@ def aliases(client: MlflowClient, name: str) -> dict[str, str]:
 
 
 def install(client: MlflowClient, name: str, version: str, why: str) -> None:
-    """Makes a version champion and the champion previous. To be called under `promotion_lock`.
+    """Makes a version champion and the old champion previous. Callers must hold `promotion_lock`.
 
-    What was champion is previous before it stops being champion: whenever this is cut short, there is a champion, and
-    calling it again completes it.
+    The alias previous is set before the alias champion moves. If the call is interrupted, there still is a champion,
+    and a repeated call completes the change.
 
     Args:
         client: the store.
         name: the registered model.
         version: the version.
-        why: kept as a tag, for `status`.
+        why: the reason, stored as a tag that `status` reads.
     """
     before = aliases(client, name)
     champion = before.get(CHAMPION)
@@ -92,13 +92,13 @@ def install(client: MlflowClient, name: str, version: str, why: str) -> None:
 def roll_back(uri: str, name: str) -> tuple[str, str]:
     """Puts the previous champion back.
 
-    There is no previous one afterwards: a second call does not bring back the version that was just removed.
+    Afterwards no version has the role previous: a second call does not restore the version that was just removed.
 
     Returns:
         The version removed from the role, and the champion.
 
     Raises:
-        UserError: there is nothing to go back to.
+        UserError: there is no previous champion.
     """
     client = connect(uri)
     with promotion_lock(uri, name):
@@ -138,7 +138,7 @@ def status(uri: str, name: str) -> list[Role]:
 
 
 def status_table(name: str, roles: list[Role]) -> Table:
-    """The roles for the terminal."""
+    """The roles as a table for the terminal."""
     table = Table(title=name)
     for heading in ("role", "version", "since (UTC)", "last verdict", "why"):
         table.add_column(heading)

@@ -14,7 +14,7 @@ from idgbr.models.description import ModelSpec
 CARD_FILE = "model_card.md"
 _GATE = "\n## Gate\n"
 _DESCRIPTION = 5000
-"""Length to which a version's description is cut: every store accepts as many characters."""
+"""Maximum length of a version's description, in characters; every store accepts this length."""
 
 
 def model_card(
@@ -29,11 +29,11 @@ def model_card(
     Args:
         label: NAME/VERSION.
         spec: the model's description.
-        tags: of the version: `data` and `run` are used.
+        tags: tags of the version, of which `data` and `run` are used.
         metrics: figures by name, shares in 0..1; those of the coarse map are named coarse_FIGURE.
-        intervals: refined minus coarse.
+        intervals: confidence intervals of the differences, refined minus coarse.
     """
-    # Markdown, not HTML: escaping would only disfigure it.
+    # The card is Markdown, not HTML: HTML escaping would corrupt it.
     environment = Environment(
         loader=PackageLoader("idgbr.registry"), autoescape=False, trim_blocks=True, lstrip_blocks=True
     )
@@ -62,7 +62,7 @@ def keep_card(client: MlflowClient, name: str, version: str, card: str) -> None:
 
 
 def add_verdict(client: MlflowClient, name: str, version: str, verdict: str) -> None:
-    """Adds a gate's verdict to a version's card; it replaces an earlier one.
+    """Adds the verdict of a quality gate to the card of a version; replaces an earlier verdict.
 
     Args:
         client: the store.

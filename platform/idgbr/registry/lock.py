@@ -1,10 +1,10 @@
-"""One change of a model's aliases at a time: MLflow has no compare-and-swap, so the store, or what is beside it, locks.
+"""A lock that serialises changes of a model's aliases; MLflow has no compare-and-swap.
 
-What serves as the lock follows the store. SQLite: a lock file beside the database. PostgreSQL: an advisory lock on a
-session of its own. Both end with the process that holds them. An MLflow server offers neither, but it creates a
-registered model under a name atomically: a model `NAME.promotion` is the lock, created to acquire it and deleted to
-release it. A dead holder cannot be told from a slow one there: a lock that was left behind stays, and the message names
-its holder and how to remove it.
+The kind of lock depends on the store. SQLite: a lock file next to the database. PostgreSQL: an advisory lock in a
+separate session. Both are released when the process that holds them ends. An MLflow server offers neither, but it
+creates registered models atomically: a registered model `NAME.promotion` is the lock, created to acquire it and deleted
+to release it. There, a process that died cannot be distinguished from a slow one: its lock remains, and the error
+message names the holder and how to remove the lock.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from idgbr.errors import UserError
 from idgbr.registry.store import absolute_uri, connect
 
 WAIT = 60.0
-"""Seconds to wait for another promotion; what is done under the lock takes a few."""
+"""Seconds to wait for another promotion; the work under the lock takes a few seconds."""
 _PAUSE = 0.5
 
 
 @contextmanager
 def promotion_lock(uri: str, name: str, wait: float = WAIT) -> Iterator[None]:
-    """Holds the one lock on a registered model's aliases.
+    """Holds the lock on the aliases of a registered model.
 
     Args:
         uri: the store.
         name: the registered model.
-        wait: seconds to wait for whoever holds it.
+        wait: seconds to wait while another process holds the lock.
 
     Raises:
-        UserError: it is still held after that, or the store is of a kind that no lock is known for.
+        UserError: another process still holds the lock after `wait`, or there is no lock for this kind of store.
     """
     uri = absolute_uri(uri)
     kind = uri.partition("://")[0].partition("+")[0]

@@ -1,4 +1,4 @@
-"""What a run was made with: package versions, commit, flattened configuration."""
+"""Provenance of a run: package versions, commit, flattened configuration."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit the code is at, `-dirty` where it differs from it; "unknown" where there is no repository."""
+    """Commit of the code, with `-dirty` appended if files differ from it; "unknown" outside a git repository."""
     here = Path(__file__).parent
     try:
         head = _git(here, "rev-parse", "HEAD")
@@ -50,7 +50,7 @@ def commit() -> str:
 
 
 def flatten(config: BaseModel) -> dict[str, str]:
-    """Every leaf of a configuration by dotted key, lists as JSON, cut to what the store takes."""
+    """All values of a configuration by dotted key; lists as JSON; truncated to the length that the store accepts."""
     flat: dict[str, str] = {}
 
     def visit(value: Any, key: str) -> None:

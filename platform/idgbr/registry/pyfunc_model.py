@@ -1,4 +1,4 @@
-"""The MLflow model for outsiders: a thin shell around the model folder, logged as code.
+"""MLflow pyfunc model that wraps a model folder, for programs that do not import this package; logged as code.
 
     model = mlflow.pyfunc.load_model("models:/NAME@challenger")
     model.predict(array)                               # (N, H, W, B) or (H, W, B), the imagery's own dtype
@@ -33,12 +33,12 @@ class RefinedMapModel(PythonModel):
 
         self.predictor = Predictor(context.artifacts["model"])
 
-    # A type hint on the input would be taken for a schema, which no one type is: see `versions.signature`.
+    # MLflow would derive an input schema from a type hint; no single type covers all inputs: see `versions.signature`.
     def predict(self, context: PythonModelContext, model_input, params: dict[str, Any] | None = None) -> Any:  # type: ignore[no-untyped-def]
         """Refines arrays or rasters.
 
         Args:
-            context: Unused; the artifacts are loaded.
+            context: Unused; `load_context` has loaded the artifacts.
             model_input: Array (N, H, W, B) or (H, W, B); a path; a list of paths; a DataFrame with a column `path`.
             params: Keys of the sampler to change: steps, samples, seed.
 
@@ -46,7 +46,7 @@ class RefinedMapModel(PythonModel):
             (N, H, W) or (H, W) uint8 for an array or one path; a list of (H, W) arrays for several paths.
 
         Raises:
-            UserError: The input is none of these, or has another number of bands than the model.
+            UserError: The input has another type, or another number of bands than the model.
         """
         from idgbr.inference.whole import ArrayScene, predict_whole
         from idgbr.models.imagery import fitting_scene
@@ -80,7 +80,7 @@ class RefinedMapModel(PythonModel):
 
 
 def _paths(model_input: Any) -> list[str] | None:
-    """The paths an input names, or None where it is pixels."""
+    """The paths in an input, or None if it is an array of pixels."""
     if isinstance(model_input, str | os.PathLike):
         return [os.fspath(model_input)]
     if isinstance(model_input, pd.DataFrame):

@@ -1,4 +1,4 @@
-"""Where runs and models are kept, by addresses that mean the same in every process."""
+"""Connection to the MLflow store that keeps runs and models; its addresses are absolute, valid in every process."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SQLITE = "sqlite:///"
 def absolute_uri(uri: str) -> str:
     """The store's address with a relative SQLite path made absolute against the working directory.
 
-    A worker's working directory is another one than the driver's: only absolute addresses may travel.
+    Workers have other working directories than the driver, so only absolute addresses may be passed to them.
 
     Raises:
-        UserError: A plain folder is named; MLflow 3 no longer keeps runs in folders.
+        UserError: The address is a plain folder; MLflow 3 no longer keeps runs in folders.
     """
     if uri.startswith(_SQLITE):
         return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).resolve()}"
@@ -49,12 +49,12 @@ def _client(uri: str) -> MlflowClient:
 
 
 def fail_soon() -> None:
-    """For a process that tries again by itself: the seven tries of MLflow's client would hold it up for minutes."""
+    """Reduce the retries of MLflow's client, which take minutes by default, in a process that has its own retries."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
 
 def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
-    """The experiment's id; made if it is new, its artifacts beside a SQLite database wherever the process started."""
+    """Id of the experiment, which is created if it does not exist; artifacts go next to a SQLite database."""
     if found := client.get_experiment_by_name(name):
         return found.experiment_id
     uri = absolute_uri(uri)
@@ -64,7 +64,7 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     try:
         return client.create_experiment(name, artifact_location=location)
     except MlflowException:
-        # Another process was quicker.
+        # Another process created it first.
         if found := client.get_experiment_by_name(name):
             return found.experiment_id
         raise

@@ -1,4 +1,4 @@
-"""The rules that need no champion, stated as MLflow thresholds: floors and ceilings of single figures."""
+"""Rules of the quality gate that need no champion: floors and ceilings of single figures, as MLflow thresholds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def absolute_rules(figures: Mapping[str, float], gate: GateConfig) -> list[Rule]
     """Floors and ceilings, each validated by MLflow.
 
     Args:
-        figures: the challenger's, by name; one that is missing, because there was nothing to measure, passes nothing.
+        figures: figures of the challenger by name; a figure that could not be measured is missing and fails its rules.
         gate: the rules.
     """
     rules = []
@@ -39,7 +39,7 @@ def absolute_rules(figures: Mapping[str, float], gate: GateConfig) -> list[Rule]
 
 
 def _holds(figure: str, value: float, threshold: MetricThreshold) -> bool:
-    """One figure at a time: for several MLflow names the failed ones in one text only."""
+    """Validate one figure at a time: for several figures, MLflow reports the failures in a single text only."""
     result = EvaluationResult(metrics={figure: value}, artifacts={})
     try:
         mlflow.validate_evaluation_results({figure: threshold}, result)

@@ -1,4 +1,4 @@
-"""Tracked runs: one parent per command, a child per stage, resumed by name, never left running."""
+"""Tracked runs: one parent run per command and a child run per stage, resumed by name and always terminated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from idgbr.registry.store import absolute_uri, connect, experiment_id
 
 _PARENT_TAG = "mlflow.parentRunId"
 _BATCH = 100
-"""Params and tags the store takes at once; of metrics it takes ten times as many."""
+"""Largest number of params or tags that the store accepts in one call; for metrics it is ten times as many."""
 
 
 def log_metrics(run_id: str, uri: str, step: int, metrics: Mapping[str, float]) -> None:
@@ -45,7 +45,7 @@ def log_metrics(run_id: str, uri: str, step: int, metrics: Mapping[str, float]) 
 
 
 class StageRun:
-    """A run to log to. Secrets in params, tags and texts are masked on the way.
+    """A run to log to. Secrets in params, tags and texts are masked before they are logged.
 
     Attributes:
         run_id: MLflow's id.
@@ -53,7 +53,7 @@ class StageRun:
     """
 
     def __init__(self, client: MlflowClient, uri: str, run_id: str) -> None:
-        """Wraps a run that exists."""
+        """Wraps an existing run."""
         self.client, self.uri, self.run_id = client, uri, run_id
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -61,7 +61,7 @@ class StageRun:
         log_metrics(self.run_id, self.uri, step, metrics)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Logs params. A param is written once: a resumed run keeps the first value of what has changed since."""
+        """Logs params. A param is written once: a resumed run keeps the first value of a param that has changed."""
         known = self.client.get_run(self.run_id).data.params
         new = [Param(_name(key), redacted(str(value))) for key, value in params.items() if _name(key) not in known]
         for start in range(0, len(new), _BATCH):
@@ -91,8 +91,8 @@ class StageRun:
 class Tracker(StageRun):
     """The parent run of one command. Use as a context manager in the driver.
 
-    The same name continues the same run, whatever became of it. On the way out the run is FINISHED, FAILED (an
-    exception) or KILLED (a signal, also one that cannot be caught).
+    A run with the same name is continued, whatever its status. At the end its status is FINISHED, FAILED (an exception)
+    or KILLED (a signal, also one that cannot be caught).
     """
 
     def __init__(
@@ -104,15 +104,15 @@ class Tracker(StageRun):
         tags: Mapping[str, str] | None = None,
         fresh: bool = False,
     ) -> None:
-        """Prepares a tracker; the store is touched on entering.
+        """Prepares a tracker; `__enter__` is the first access to the store.
 
         Args:
             tracking: Store and experiment.
-            name: The run's name, made from what it learns.
+            name: Name of the run, derived from its settings and data.
             config: Configuration to log as params and as `config.json`.
             fingerprint: Fingerprint of the data.
             tags: More tags of the parent run.
-            fresh: Open a new run though one of this name exists.
+            fresh: Open a new run even if one with this name exists.
         """
         self.uri = absolute_uri(tracking.uri)
         self.name = name
@@ -127,7 +127,7 @@ class Tracker(StageRun):
         self.client = connect(self.uri)
         self._experiment_id = experiment_id(self.client, self.uri, self._experiment)
         self._watch = watch.start(self.uri, self._owner)
-        # Without a handler SIGTERM ends the process on the spot, past every `finally`.
+        # Without a handler, SIGTERM ends the process immediately, without running any `finally` block.
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
             self._previous = signal.signal(signal.SIGTERM, _terminate)
         try:
@@ -145,7 +145,7 @@ class Tracker(StageRun):
 
     @contextmanager
     def stage(self, name: str, params: Mapping[str, Any] | None = None) -> Iterator[StageRun]:
-        """A child run, resumed by its name as the parent is.
+        """Open a child run, which is resumed by its name like the parent.
 
         Args:
             name: The stage, for example "refiner".
@@ -221,12 +221,12 @@ class Tracker(StageRun):
                 self._watch.stdin.write(f"{line}\n")
                 self._watch.stdin.flush()
             except BrokenPipeError:
-                # The watch is a second line of defence: its loss must not end a training.
+                # The watch process is only a fallback: its failure must not end a training.
                 self._watch = None
 
 
 def _name(key: str) -> str:
-    """A key as the store takes it: letters, digits and a few signs."""
+    """A key with only the characters that the store accepts: letters, digits and a few signs."""
     return re.sub(r"[^\w\-./ ]", "_", key)
 
 

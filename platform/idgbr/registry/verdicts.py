@@ -1,4 +1,4 @@
-"""Verdicts of the gate in the store: a run with report and figures, tags on the version, a section of its card."""
+"""Storage of quality gate verdicts: a run with report and figures, tags of the version, a section of its card."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from idgbr.registry.card import add_verdict
 from idgbr.registry.tracking import Tracker
 
 RUN_TAG = "gate.run"
-"""The run that holds the report of a version's last gate."""
+"""Tag with the id of the run that has the report of a version's last quality gate."""
 
 
 def record(client: MlflowClient, config: Experiment, verdict: Verdict, files: Path) -> str:
-    """Writes a verdict to the challenger's version, everything before any alias moves.
+    """Writes a verdict to the challenger's version. Callers must do this before they move any alias.
 
     Args:
         client: the store.
-        config: the gate's rules, kept with the run.
-        verdict: what was found.
-        files: folder of reports to keep.
+        config: the rules of the gate, logged with the run.
+        verdict: the verdict.
+        files: folder of the reports to log.
 
     Returns:
         The run's id.
@@ -58,7 +58,7 @@ def record(client: MlflowClient, config: Experiment, verdict: Verdict, files: Pa
         "gate.data": f"{verdict.data}, fingerprint {verdict.fingerprint}, {verdict.blocks} blocks",
         WHY_TAG: verdict.summary(),
         RUN_TAG: run.run_id,
-        # Last: a version with this tag has them all.
+        # Must be the last tag: a version that has it has all others.
         VERDICT_TAG: word,
     }
     set_tags(client, name, version, tags)
@@ -67,7 +67,7 @@ def record(client: MlflowClient, config: Experiment, verdict: Verdict, files: Pa
 
 
 def _section(verdict: Verdict, word: str) -> str:
-    """What the card says of it."""
+    """The section of the card about a verdict."""
     against = verdict.champion.model if verdict.champion else "the floors, no champion being there"
     lines = [
         f"{word.capitalize()} on {verdict.created[:10]} against {against}, on {verdict.data} ({verdict.blocks} blocks)."

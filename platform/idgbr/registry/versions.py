@@ -1,4 +1,4 @@
-"""Model folders as versions of a registered model, and the way back from an address to a folder."""
+"""Registers model folders as versions of a registered model, and resolves addresses of versions to folders."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ _REQUIREMENTS = (
     "torch",
     "torchvision",
 )
-"""What prediction imports; pinned to the versions the model was made with."""
+"""Packages that prediction imports; they are pinned to the versions with which the model was made."""
 
 
 _ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
 class UnknownVersion(UserError):
-    """An address of the right form that stands for nothing in the store."""
+    """A valid address for which the store has no version."""
 
 
 def register(
@@ -71,17 +71,18 @@ def register(
 ) -> str:
     """Registers a model folder as the next version of a model, with its card, and gives it the alias `challenger`.
 
-    A folder with the content of an existing version is that version: a command that is run again adds none.
+    If the content of the folder equals that of an existing version, no version is added, so that a command can be
+    repeated.
 
     Args:
         folder: The model folder, with its `model.json`.
         name: Name of the registered model.
-        metrics: Figures kept as tags `metric.NAME` of the version; default: those in `model.json`.
-        tags: More tags of the version.
+        metrics: Figures stored as tags `metric.NAME` of the version; default: those in `model.json`.
+        tags: Additional tags of the version.
         uri: The store.
-        run_id: The run the model came from; without one a run is made for it.
+        run_id: The run that made the model; if None, a run is created.
         experiment: Experiment of that run.
-        intervals: Changes against the coarse map, for the card.
+        intervals: Confidence intervals of the changes against the coarse map, for the card.
 
     Returns:
         The version, for example "3".
@@ -118,18 +119,18 @@ def register(
 
 
 def resolve(model: str, uri: str) -> tuple[Path, str]:
-    """The folder of a model, on this machine.
+    """Get the folder of a model on this machine; downloads the model if necessary.
 
     Args:
         model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a local model folder.
-        uri: The store; not touched for a local folder.
+        uri: The store; not used for a local folder.
 
     Returns:
-        The folder, and a label to show: "NAME/VERSION", or the folder's name.
+        The folder, and a label for messages: "NAME/VERSION", or the name of the folder.
 
     Raises:
-        UnknownVersion: No such model, version or alias; those that exist are named.
-        UserError: No address, or no model folder.
+        UnknownVersion: There is no such model, version or alias; the message names the existing ones.
+        UserError: The argument is not an address, or the folder is not a model folder.
     """
     if not model.startswith("models:"):
         folder = check_folder(model)
@@ -144,7 +145,7 @@ def resolve(model: str, uri: str) -> tuple[Path, str]:
         label = f"{found.name}/{found.version}"
         logged = _fetch(source, uri, label)
     except MlflowException:
-        # The store is away. A version stays what it is: one that was fetched before will do.
+        # The store does not respond. Versions are immutable, so a copy in the local cache is valid.
         label = f"{match['name']}/{match['version']}"
         kept = sorted(_cache(uri, label).glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime)
         if not kept:
@@ -156,10 +157,10 @@ def resolve(model: str, uri: str) -> tuple[Path, str]:
 
 
 def check_folder(folder: str | Path) -> Path:
-    """The folder, if it is a model folder.
+    """Check that a folder is a model folder, and return it.
 
     Raises:
-        UserError: It does not exist, or its `model.json` is missing or not one this version reads.
+        UserError: It does not exist, or its `model.json` is missing or has a format that this release cannot read.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -169,10 +170,10 @@ def check_folder(folder: str | Path) -> Path:
 
 
 def signature(folder: Path) -> ModelSignature:
-    """Signature of the MLflow model: class ids out, the sampler's main settings as params.
+    """Signature of the MLflow model: class ids as output, the sampler's main settings as params.
 
-    It has no input schema on purpose: MLflow knows tensors or columns, and would refuse either arrays or paths. The
-    model checks its input itself.
+    It deliberately has no input schema: an MLflow schema is either of tensors or of columns, and would refuse paths or
+    arrays. The model checks its input itself.
     """
     sampler = load_spec(folder).sampler
     return ModelSignature(
@@ -182,18 +183,18 @@ def signature(folder: Path) -> ModelSignature:
 
 
 def requirements() -> list[str]:
-    """Pinned requirements of prediction, as installed here."""
+    """Requirements of prediction, pinned to the installed versions."""
     pins = [f"{name}=={metadata.version(name)}" for name in _REQUIREMENTS]
     return [pin.partition("+")[0] for pin in pins]
 
 
 @contextmanager
 def _active_run(client: MlflowClient, uri: str, run_id: str | None, experiment: str, name: str) -> Iterator[None]:
-    """Makes a run MLflow's current one for a while; its status afterwards is what it was."""
+    """Makes a run the active MLflow run inside the context, and restores its status afterwards."""
     status = "FINISHED" if run_id is None else client.get_run(run_id).info.status
     if run_id is None:
         run_id = client.create_run(experiment_id(client, uri, experiment), run_name=f"register-{name}").info.run_id
-    # MLflow mirrors both addresses in the environment; child processes inherit it, so it has to be put back exactly.
+    # MLflow copies both addresses to environment variables, which child processes inherit: restore them exactly.
     before = {key: os.environ.get(key) for key in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     mlflow.set_tracking_uri(absolute_uri(uri))
     mlflow.set_registry_uri(absolute_uri(uri))
@@ -235,7 +236,7 @@ def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
 
 
 def _fetch(source: str, uri: str, label: str) -> Path:
-    """The logged model's folder: in place where it is local, else downloaded once."""
+    """Folder of the logged model: its own folder if that is local, else a copy that is downloaded once."""
     parsed = urlparse(source)
     if parsed.scheme == "file":
         return Path(unquote(parsed.path))
@@ -245,19 +246,19 @@ def _fetch(source: str, uri: str, label: str) -> Path:
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-            # Not by models:/NAME/VERSION, which MLflow looks up in the process's own store, whatever it is given.
+            # Not models:/NAME/VERSION: MLflow would resolve it in the process's default store and ignore tracking_uri.
             fetched = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=temporary, tracking_uri=uri)
             try:
                 Path(fetched).rename(target)
             except OSError:
-                # Another process was quicker.
+                # Another process downloaded it first.
                 if not target.is_dir():
                     raise
     return target
 
 
 def _cache(uri: str, label: str) -> Path:
-    """Where versions of one number are kept; several, where a store was begun anew at the same address."""
+    """Cache folder of one version; has several entries if the store at this address was recreated."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "idgbr" / "models" / hash_text(uri) / label.replace("/", "-")
 

@@ -1,7 +1,8 @@
-"""Closes the runs of a process that died without a chance to do it itself (`kill -9`, out of memory).
+"""Terminates the runs of a process that died and could not do so itself (`kill -9`, out of memory).
 
-A child of the process that owns the runs. Every run the owner opens is a line on the child's standard input. When the
-input ends without a last line "done", the owner is gone: runs that still claim to run for it are closed.
+The watch is a child process of the process that owns the runs. The owner writes the id of every run that it opens as a
+line to the standard input of the watch. If the input ends without a last line "done", the owner has died, and the watch
+terminates those runs that still have the status RUNNING and belong to this owner.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ OWNER_TAG = "idgbr.owner"
 
 
 def start(uri: str, owner: str) -> subprocess.Popen[str]:
-    """Starts the watch in a session of its own, so that a signal to the owner's group does not reach it."""
+    """Starts the watch in a separate session, so that a signal to the owner's process group does not reach it."""
     source_root = Path(__file__).parents[2]
     return subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, str(source_root), uri, owner],
@@ -26,7 +27,7 @@ def start(uri: str, owner: str) -> subprocess.Popen[str]:
     )
 
 
-# Imports come after the wait: until it is needed the watch costs a bare interpreter.
+# Imports come after the wait, so that a waiting watch needs only the memory of a bare interpreter.
 _PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -39,7 +40,7 @@ if runs and runs[-1] != "done":
 
 
 def close(uri: str, owner: str, runs: list[str]) -> None:
-    """Marks the runs KILLED that are still running and were not taken over by another process."""
+    """Sets the status KILLED for runs that are still running and were not taken over by another process."""
     from idgbr.registry.store import connect
 
     client = connect(uri)

@@ -1,4 +1,4 @@
-"""Representation alignment: in the first steps, the guidance net's deepest residual learns from a frozen teacher.
+"""Representation alignment: in the first steps, a loss aligns the guidance net's deepest residual to a frozen teacher.
 
 Method: arXiv 2507.01573. A head of three linear layers maps the residual to the teacher's width; the loss is minus the
 mean cosine between its tokens, resized to the teacher's grid, and the teacher's patch tokens of the image.
@@ -22,11 +22,11 @@ from idgbr.models.pretrained import HUB, NONE, fetching, load_encoder_weights
 from idgbr.models.refiner import Refiner
 
 BACKBONE = "backbone"
-"""Name of the teacher that is stage 1's encoder."""
+"""Name that selects the encoder of stage 1 as the teacher."""
 _HEAD = "alignment_head"
 _HIDDEN = 2048
 _SHRINK = 7 / 8
-"""The image is resized to so much of its side, rounded down to whole patches, before a ViT sees it."""
+"""Factor by which the image's side is scaled for a ViT, then rounded down to whole patches."""
 
 
 class Teacher(nn.Module):
@@ -34,8 +34,8 @@ class Teacher(nn.Module):
 
     Args:
         model: timm ViT, or the encoder of a segmentation model.
-        patch: Pixels per token and side of a ViT; 0 for an encoder, whose deepest feature is taken.
-        normalisation: How the images come.
+        patch: Side in pixels of a ViT's patch; 0 for an encoder, of which the deepest feature is used.
+        normalisation: Normalisation of the images.
     """
 
     def __init__(self, model: nn.Module, patch: int, width: int, normalisation: Normalisation) -> None:
@@ -59,7 +59,7 @@ class Teacher(nn.Module):
         )[0]
 
     def _renormalised(self, image: Tensor) -> Tensor:
-        """ImageNet's figures, which a pretrained ViT expects, for three bands; measured ones are near enough else."""
+        """Images of three bands with ImageNet's normalisation, which a pretrained ViT expects; others are unchanged."""
         if len(self.came.mean) != 3 or self.came == IMAGENET:
             return image
         figures = (self.came.mean, self.came.std, IMAGENET.mean, IMAGENET.std)
@@ -68,11 +68,11 @@ class Teacher(nn.Module):
 
 
 class Alignment:
-    """The alignment loss of one training; its head is a part of the model until training is done."""
+    """The alignment loss of one training run; its head is a part of the model until training ends."""
 
     def __init__(self, refiner: Refiner, teacher: Teacher, settings: AlignmentConfig) -> None:
         self.refiner, self.settings = refiner, settings
-        self.teacher = [teacher]  # in a list: neither trained, nor kept, nor copied from worker to worker
+        self.teacher = [teacher]  # in a list, so that it is not trained, saved or synchronised between workers
         deepest: Any = refiner.guidance.blocks[-1]
         head = nn.Sequential(
             nn.Linear(deepest.channels, _HIDDEN),
@@ -90,10 +90,10 @@ class Alignment:
         self.residual = output
 
     def loss(self, image: Tensor, step: int) -> Tensor:
-        """Weighted loss of the step's images (N, B, H, W); later steps give zero, and the head no gradient but zero."""
+        """Weighted loss of the step's images (N, B, H, W); after the alignment steps, zero with zero gradients."""
         residual, self.residual = self.residual, None
         if step >= self.settings.steps or residual is None:
-            # Every worker's reduction expects a gradient of every parameter.
+            # The gradient reduction between workers expects a gradient of every parameter.
             return sum((p.sum() for p in self.head.parameters()), image.new_zeros(())) * 0.0
         teacher = self.teacher[0].to(image.device)
         truth = teacher(image)
@@ -105,17 +105,17 @@ class Alignment:
 def align(
     refiner: Refiner, settings: AlignmentConfig, bands: int, normalisation: Normalisation, backbone: str = ""
 ) -> Alignment | None:
-    """The alignment that a configuration asks for, or None.
+    """Build the alignment loss that a configuration specifies; None if it specifies none.
 
     Args:
-        refiner: Gets a head.
+        refiner: The refiner, to which the head is added.
         settings: Teacher, weight, steps.
-        bands: Image bands.
-        normalisation: How the images come.
-        backbone: Model folder of the stage 1 just trained.
+        bands: Number of image bands.
+        normalisation: Normalisation of the images.
+        backbone: Model folder of the stage 1 that was just trained.
 
     Raises:
-        UserError: timm knows no such teacher, it is no ViT, or its weights cannot be fetched or do not fit.
+        UserError: timm has no such model, it is not a ViT, or its weights cannot be fetched or do not fit.
     """
     if not settings.teacher:
         return None

@@ -1,4 +1,4 @@
-"""Where a run's checkpoints are kept: in a folder, or in storage behind a URI."""
+"""Opens the checkpoints of a run, in a folder or in the storage of a URI."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def open_checkpoints(location: str, run: str, kept: int) -> Checkpoints:
     Args:
         location: a folder, or a URI such as `s3://BUCKET/PREFIX`.
         run: name of the run.
-        kept: how many checkpoints stay, the newest ones.
+        kept: number of newest checkpoints to keep.
 
     Raises:
-        UserError: no file system for the URI.
+        UserError: there is no file system for the URI.
     """
     if "://" not in location:
         return Checkpoints(Path(location, run), kept)

@@ -1,4 +1,4 @@
-"""A stage's checkpoints: they appear whole or not at all, and are checked before they are trusted."""
+"""Checkpoints of a stage: written atomically, and verified by hash before they are used."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ class Checkpoints:
         """Nothing is read or written yet.
 
         Args:
-            folder: where they are.
-            kept: how many stay, the newest ones: of two, the older is for when the newest is found damaged.
+            folder: folder of the checkpoints.
+            kept: number of newest checkpoints to keep; an older one is used if the newest is damaged.
         """
         self.folder, self._kept = Path(folder), kept
         self.where = str(folder)
         """Their folder or URI, for messages."""
 
     def save(self, step: int, files: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-        """Keep a checkpoint under its final name at once, and of all of them the newest `kept`.
+        """Write a checkpoint atomically, and remove all but the newest `kept`.
 
         Args:
-            step: steps done.
-            files: what `torch.save` is to write, by file name.
-            metrics: JSON-able figures, kept in the manifest beside each file's SHA-256.
+            step: number of completed steps.
+            files: objects to write with `torch.save`, by file name.
+            metrics: JSON-serialisable figures, stored in the manifest together with the SHA-256 of each file.
 
         Raises:
-            UserError: the disk is full, or the folder cannot be written; earlier checkpoints are as they were.
+            UserError: the disk is full, or the folder is not writable; earlier checkpoints are unchanged.
         """
         try:
             self._put(f"step-{step:08d}", files, metrics)
@@ -59,11 +59,11 @@ class Checkpoints:
             ) from error
 
     def newest(self) -> Path | None:
-        """The newest checkpoint whose files are what was written, as a folder on this machine; None without one."""
+        """The newest undamaged checkpoint, as a folder on this machine; None if there is none."""
         return next((folder for name in self._all() if not damage(folder := self.at(name))), None)
 
     def drop_damaged(self) -> list[str]:
-        """Remove damaged checkpoints, so that none counts among the kept; what was wrong with each."""
+        """Remove damaged checkpoints, so that `kept` counts intact ones only; returns the damage of each."""
         found = {name: damage(self.at(name)) for name in reversed(self._all())}
         for name, wrong in found.items():
             if wrong:
@@ -93,7 +93,7 @@ class Checkpoints:
             with (part / MANIFEST).open("wb") as file:
                 file.write(manifest(metrics, digests))
                 _to_disk(file)
-            if target.exists():  # the run went back behind it
+            if target.exists():  # the run was resumed from an earlier step
                 shutil.rmtree(target)
             part.rename(target)
         except OSError:
@@ -104,12 +104,12 @@ class Checkpoints:
         shutil.rmtree(self.folder / name)
 
     def _all(self) -> list[str]:
-        """Names, the newest first."""
+        """Names of the checkpoints, the newest first."""
         return sorted((path.name for path in self.folder.glob("step-*")), reverse=True)
 
 
 def damage(folder: Path) -> str:
-    """What is wrong with a checkpoint's folder; empty when nothing is."""
+    """The damage of a checkpoint's folder, as text; empty if it is intact."""
     try:
         digests = json.loads((folder / MANIFEST).read_text())["sha256"]
         for name, digest in digests.items():
@@ -126,12 +126,12 @@ def metrics_of(folder: Path) -> dict[str, Any]:
 
 
 def manifest(metrics: Mapping[str, Any], digests: Mapping[str, str]) -> bytes:
-    """What says that a checkpoint is whole, and what it holds."""
+    """Content of the manifest, which marks a checkpoint as complete and has its metrics and hashes."""
     return json.dumps({"metrics": dict(metrics), "sha256": dict(digests)}).encode()
 
 
 class Writable(Protocol):
-    """What bytes are written to."""
+    """Protocol of a writable binary file."""
 
     def write(self, data: bytes, /) -> Any: ...
 
@@ -139,7 +139,7 @@ class Writable(Protocol):
 
 
 class _Hashed:
-    """A file that hashes what passes, and keeps the storage's own error: torch makes a RuntimeError of it."""
+    """A file that hashes the bytes written to it, and keeps the original error, which torch would replace."""
 
     def __init__(self, file: Writable) -> None:
         self._file, self.digest = file, hashlib.sha256()
@@ -159,7 +159,7 @@ class _Hashed:
 
 
 def write_state(file: Writable, state: Any) -> str:
-    """Writes what `torch.save` makes of `state`, and returns its SHA-256."""
+    """Writes `state` with `torch.save`, and returns the SHA-256 of the bytes."""
     hashed = _Hashed(file)
     try:
         torch.save(state, cast(Any, hashed))

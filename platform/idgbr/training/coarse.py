@@ -1,4 +1,4 @@
-"""Stage 1: cross-entropy and Dice over a discriminative backbone."""
+"""Stage 1: trains a discriminative backbone with cross-entropy and Dice loss."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CoarseTask:
     Args:
         config: The experiment.
         bands: Image bands.
-        normalisation: Unused here; batches come normalised.
+        normalisation: Unused; batches are already normalised.
         init: Model folder, or file of weights, to start from.
     """
 
@@ -34,7 +34,7 @@ class CoarseTask:
             load_matching(self.model, load_part(init, "coarse"), init)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy plus Dice, summed; a batch without a valid pixel gives zero over zero, and no NaN."""
+        """Sum of cross-entropy and Dice loss, and its weight; both are zero for a batch without valid pixels."""
         logits = padded_logits(self.model, batch["image"])
         loss, weight = cross_entropy_sum(logits, batch["label"])
         return loss + self.dice_weight * weight * dice(logits, batch["label"]), weight

@@ -1,4 +1,4 @@
-"""What a training would cost, before anything is loaded: parameters, arithmetic, memory, data."""
+"""Cost of a training, computed before anything is loaded: parameters, FLOP, memory, data."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def dry_run(config: Experiment) -> dict[str, Any]:
     """Prints the tables; needs neither weights nor a GPU, and writes nothing.
 
     Returns:
-        The figures, and what was found of the data.
+        The figures, and a description of the data that was found.
 
     Raises:
-        UserError: The data is there, but not as the configuration says; or the networks cannot be trained so.
+        UserError: The data exists but does not match the configuration, or the networks cannot be trained with it.
     """
     refuse_infeasible(config)
     cost = refiner_cost(config.refiner, len(config.data.classes), len(config.data.bands), config.sampler)
@@ -88,7 +88,7 @@ def _gigabytes(cost: RefinerCost, config: Experiment, batch: int, half: bool) ->
 
 
 def _data(config: DataConfig) -> str:
-    """What is there of the data; missing data is no fault of the configuration."""
+    """Description of the data that exists; missing data is not an error of the configuration."""
     try:
         scenes = catalogue(config)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""How long training takes on this machine: a few steps of both networks, by the clock."""
+"""Estimates the duration of training on this machine from a few timed steps of both networks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from idgbr.models.coarse import build_coarse, padded_logits
 from idgbr.models.refiner import Refiner
 
 _OVERHEAD = 1.2
-"""Over the bare steps: reading, augmenting, measuring on the select split."""
+"""Factor on the time of the steps, for reading, augmentation and measurements on the select split."""
 _STARTS = 2.0
-"""Minutes that Ray, workers and the coarse maps of every region take beside the steps, at the least."""
+"""Smallest number of minutes that Ray, its workers and the coarse maps of all regions take in addition to the steps."""
 
 
 def this_machine() -> Machine:
@@ -25,7 +25,7 @@ def this_machine() -> Machine:
 
 
 def estimated_minutes(config: Experiment) -> float:
-    """Minutes of training both stages, folds included, from one window each way through both networks."""
+    """Minutes to train both stages including folds, estimated from one forward and backward pass of both networks."""
     threads = torch.get_num_threads()
     torch.set_num_threads(config.resources.threads_per_worker)
     device = torch.device("cuda" if config.resources.gpus_per_worker else "cpu")
@@ -42,8 +42,8 @@ def estimated_minutes(config: Experiment) -> float:
     folds = config.coarse.folds
     fold_steps = config.coarse.fold_steps or config.training.coarse.steps * (folds - 1) / max(1, folds)
     one, two = config.training.coarse, config.training.refiner
-    looks = (one.steps + folds * fold_steps) * one.batch * first + two.steps * two.batch * second
-    return _STARTS + _OVERHEAD * looks / workers / 60
+    seconds = (one.steps + folds * fold_steps) * one.batch * first + two.steps * two.batch * second
+    return _STARTS + _OVERHEAD * seconds / workers / 60
 
 
 def _refiner_step(refiner: Refiner, config: Experiment, device: torch.device) -> None:
@@ -57,9 +57,9 @@ def _refiner_step(refiner: Refiner, config: Experiment, device: torch.device) ->
 
 
 def _seconds(step: Callable[[], object]) -> float:
-    """The shorter of two runs after a first one, which allocates.
+    """The shorter of two runs, after a first run that allocates memory.
 
-    On processors their time counts, not the clock's: other programs may be running now.
+    On CPUs this is CPU time, not wall-clock time, since other programs may be running.
     """
     step()
     times = []

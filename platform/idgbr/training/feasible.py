@@ -1,7 +1,7 @@
-"""Whether an experiment's networks can be built and trained: asked before stage 1, not found out after it.
+"""Checks before stage 1 whether the networks of an experiment can be built and trained.
 
-The networks are built on the meta device, which has shapes and no memory, and run once on windows of the sizes that
-training and inference will give them.
+The networks are built on the meta device, whose tensors have shapes but no memory, and run once on windows of the sizes
+that training and inference use.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from idgbr.models.refiner import Refiner
 from idgbr.training.alignment import BACKBONE
 
 _GROUPS = 16
-"""Groups of the denoiser's group norm."""
+"""Number of groups of the denoiser's group norm."""
 
 
 def refuse_infeasible(config: Experiment) -> None:
-    """Refuses an experiment that would fail once training has begun, or after stage 1.
+    """Refuses an experiment that would fail during training, or after stage 1.
 
     Raises:
-        UserError: names the key, what was found and what would do.
+        UserError: names the key, the value found and the values allowed.
     """
     _check_arithmetic("coarse", config.training.coarse, config)
     _check_arithmetic("refiner", config.training.refiner, config)
@@ -83,7 +83,7 @@ def _check_refiner_numbers(config: Experiment) -> None:
 
 
 def _check_weights(config: Experiment) -> None:
-    """Loads the frozen encoder's weights where that needs no network."""
+    """Loads the weights of the frozen encoder if this needs no access to the internet."""
     s = config.refiner
     if s.image_encoder and s.image_encoder_weights not in (HUB, NONE) and s.condition_encoder == "pyramid":
         try:

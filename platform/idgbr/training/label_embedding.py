@@ -1,7 +1,7 @@
-"""The label embedding, trained beforehand on random label maps: seconds on a CPU, for any number of classes.
+"""Trains the label embedding on random label maps, before stage 2; takes seconds on a CPU.
 
-Method: arXiv 2507.01573. Noise of deviation 0.15 on the planes and cross-entropy push the classes' rows apart and make
-the decoder take the nearest.
+Method: arXiv 2507.01573. Gaussian noise of standard deviation 0.15 on the planes, together with cross-entropy,
+separates the embeddings of the classes and trains the decoder to choose the nearest one.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from idgbr.errors import UserError
 from idgbr.models.label_embedding import LearnedEmbedding
 
 TRAINING_NOISE = 0.15
-"""Deviation of the noise the decoder is trained under."""
+"""Standard deviation of the noise in the training of the decoder."""
 MEASURED_NOISE = (0.0, 0.05, 0.15, 0.3)
-"""Deviations that accuracies are reported for; planes lie in -1..1."""
+"""Standard deviations of the noise for which accuracies are reported; planes have values in -1..1."""
 _RATE = 1e-2
 
 
 @dataclass(frozen=True)
 class DecodeAccuracy:
-    """How well planes with noise are decoded.
+    """Accuracy of decoding planes with noise.
 
     Attributes:
-        noise: Deviations of the noise.
-        overall: Share of pixels decoded to their class, per deviation, in 0..1.
-        worst: The class that fares worst without noise, and its share.
+        noise: Standard deviations of the noise.
+        overall: Share of pixels decoded to their class, per standard deviation, in 0..1.
+        worst: The class with the lowest accuracy without noise, and its accuracy.
     """
 
     noise: tuple[float, ...]
@@ -38,29 +38,29 @@ class DecodeAccuracy:
     worst: tuple[int, float]
 
     def outputs(self) -> dict[str, float]:
-        """Accuracies by deviation."""
+        """Accuracies by standard deviation of the noise."""
         return {f"accuracy at noise {n:g}": round(a, 4) for n, a in zip(self.noise, self.overall, strict=True)}
 
 
 def train_label_embedding(classes: int, seed: int = 0) -> LearnedEmbedding:
-    """A trained embedding.
+    """Train a label embedding.
 
     Args:
         classes: Number of classes K.
-        seed: Seed of the start, the label maps and the noise.
+        seed: Seed of the initial weights, the label maps and the noise.
 
     Raises:
-        UserError: What came out cannot be decoded: too many classes for three planes.
+        UserError: The trained embedding cannot be decoded: there are too many classes for three planes.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         embedding = LearnedEmbedding(classes)
-    # Rows that begin well apart: the points of a three-dimensional Sobol sequence fill the cube evenly.
+    # Initial embeddings are far apart: the points of a three-dimensional Sobol sequence fill the cube evenly.
     points = torch.quasirandom.SobolEngine(3, scramble=True, seed=seed).draw(classes).clamp(0.02, 0.98)
     with torch.no_grad():
         embedding.table.weight.copy_(torch.logit(points))
-    steps, side = 300 + 4 * classes, math.isqrt(1024 + 8 * classes)  # the closer the rows, the longer it takes
+    steps, side = 300 + 4 * classes, math.isqrt(1024 + 8 * classes)  # more classes lie closer and need more steps
     optimiser = torch.optim.Adam(embedding.parameters(), lr=_RATE)
     rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     with torch.enable_grad():
@@ -97,10 +97,10 @@ def decode_accuracy(embedding: LearnedEmbedding, noise: tuple[float, ...] = MEAS
 
 
 def check_decodable(embedding: LearnedEmbedding, source: str) -> DecodeAccuracy:
-    """Accuracies of a table that can be used.
+    """Measure the accuracies of an embedding, and refuse an embedding that cannot be used.
 
     Raises:
-        UserError: A class is not decoded to itself even without noise, or 1 in 20 pixels are lost to noise of 0.05.
+        UserError: A class is not decoded to itself even without noise, or noise of 0.05 changes 1 in 20 pixels.
     """
     accuracy = decode_accuracy(embedding)
     if accuracy.worst[1] < 1:

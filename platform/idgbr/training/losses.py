@@ -1,4 +1,7 @@
-"""Losses as sums and weights, so that a global mean is exact however a batch is shared; ignored pixels never count."""
+"""Losses as sums and weights, so that the global mean does not depend on how workers split a batch.
+
+Ignored pixels have weight zero.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from idgbr import IGNORE
 
 
 def cross_entropy_sum(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy and the number of pixels that count.
+    """Weighted sum of the cross-entropy, and the sum of the weights of all pixels with a label.
 
     Args:
         logits: (N, K, H, W).
@@ -25,7 +28,7 @@ def cross_entropy_sum(logits: Tensor, label: Tensor, weight: Tensor | None = Non
 
 
 def dice(logits: Tensor, label: Tensor) -> Tensor:
-    """Soft Dice loss in 0..1, mean over the classes present; 0 where no pixel counts.
+    """Soft Dice loss in 0..1, mean over the classes present; 0 if no pixel has a label.
 
     Args:
         logits: (N, K, H, W).
@@ -42,6 +45,6 @@ def dice(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def dice_sum(logits: Tensor, label: Tensor) -> Tensor:
-    """`dice` of every window by itself, times its pixels that count, summed: the same however windows are shared."""
+    """Sum over windows of `dice` times the number of labelled pixels; does not depend on how workers split a batch."""
     windows = zip(logits.split(1), label.split(1), strict=True)
     return torch.stack([(one != IGNORE).sum() * dice(own, one) for own, one in windows]).sum()

@@ -31,8 +31,9 @@ def learning_rate(step: int, training: StageTraining) -> float:
 class Average:
     """Exponential moving average of a model's trained parameters; buffers follow the model.
 
-    The decay of the first steps is lower, min(decay, (1 + t) / (10 + t)), so that the random start is forgotten. Own
-    code, since torch's AveragedModel holds a second whole model, and diffusers' EMAModel begins with another decay.
+    The decay is lower in the first steps, min(decay, (1 + t) / (10 + t)), to remove the influence of the random initial
+    weights. torch's AveragedModel is not used because it keeps a second complete model; diffusers' EMAModel is not used
+    because its decay starts at another value.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -41,7 +42,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the average towards the model's present parameters."""
+        """Update the average with the model's current parameters."""
         if not self.values:
             return
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
@@ -52,7 +53,7 @@ class Average:
 
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Give the model the averaged parameters inside the body, and its own back after it."""
+        """Context in which the model has the averaged parameters; its own are restored afterwards."""
         present = dict(model.named_parameters())
         own = {name: present[name].detach().clone() for name in self.values}
         try:
@@ -76,12 +77,12 @@ class Average:
 
 
 class TaskModule(nn.Module):
-    """A task as the module that workers share: its parameters are those of the task's model."""
+    """A task as a module for DDP or FSDP; its parameters are those of the task's model."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.model = task.model
-        self._task = [task]  # in a list: the task is no submodule
+        self._task = [task]  # in a list, so that it is not registered as a submodule
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         return self._task[0].forward(batch)
@@ -90,10 +91,10 @@ class TaskModule(nn.Module):
 def build_optimiser(
     parameters: Sequence[nn.Parameter], training: StageTraining, device: torch.device
 ) -> torch.optim.Optimizer:
-    """AdamW, with moments in single precision or in eight bits.
+    """AdamW with moments in single precision or in 8 bits.
 
     Raises:
-        UserError: eight bits without a GPU, or without bitsandbytes.
+        UserError: 8-bit AdamW is configured without a GPU, or bitsandbytes is not installed.
     """
     if training.optimiser == "adamw":
         return torch.optim.AdamW(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True)
@@ -113,9 +114,9 @@ def build_optimiser(
 class Optimisation:
     """AdamW with warm-up, clipping, mixed precision, accumulation and averaging, over one or many workers.
 
-    The loss of a step is the mean over all pixels that count in the *global* batch: ranks sum, the sums are added up,
-    and gradients are divided by the global weight after they were reduced. So a rank without a valid pixel adds
-    nothing, and neither the number of workers nor that of micro-batches changes a step.
+    The loss of a step is the weighted mean over all valid pixels of the *global* batch: each rank computes sums, the
+    sums are added over the ranks, and the reduced gradients are divided by the global weight. A rank without valid
+    pixels therefore contributes nothing, and a step does not depend on the number of workers or micro-batches.
     """
 
     def __init__(self, task: Task, training: StageTraining, device: torch.device) -> None:
@@ -128,7 +129,7 @@ class Optimisation:
         module: nn.Module = TaskModule(task)
         self.sharded = self.world > 1 and training.parallel == "fsdp"
         if self.sharded:
-            from idgbr.training import sharding  # seconds to import, with what it splits: here and below
+            from idgbr.training import sharding  # imported only if used, here and below: the import takes seconds
 
             sharding.shard(module, self.world, device)
         elif self.world > 1:
@@ -136,7 +137,7 @@ class Optimisation:
                 module,
                 device_ids=[device.index] if device.type == "cuda" else None,
                 forward_sync_buffers=False,
-                gradient_as_bucket_view=True,  # no second copy of the gradients, in memory and in time
+                gradient_as_bucket_view=True,  # avoids a second copy of the gradients
             )
         self.module = module
         self.parameters = [p for p in task.model.parameters() if p.requires_grad]
@@ -148,7 +149,7 @@ class Optimisation:
         """One step on this rank's micro-batches.
 
         Returns:
-            The global mean loss (0 when no pixel of the global batch counts) and the learning rate.
+            The global mean loss (0 if the global batch has no valid pixel) and the learning rate.
 
         Raises:
             FloatingPointError: the loss is not finite.
@@ -160,7 +161,7 @@ class Optimisation:
         self.task.model.train()
         self.optimiser.zero_grad(set_to_none=True)
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
-        # A constant that all ranks know keeps the gradients' size sensible for half precision; it is taken out again.
+        # A constant known to all ranks scales the gradients to the range of half precision; it is divided out below.
         nominal = float(self.training.batch * pieces[0]["label"][0].numel())
         for i, piece in enumerate(pieces):
             with self._reducing(last=i == len(pieces) - 1):
@@ -175,7 +176,7 @@ class Optimisation:
             return 0.0, rate
         if not math.isfinite(loss_total):
             raise FloatingPointError(f"the loss is {loss_total} at step {step}: lower the rate, or use bf16 or fp32")
-        # What is wrapped gives the mean over the ranks, what is sharded their sum.
+        # DDP reduces gradients to the mean over the ranks, FSDP to their sum.
         self._apply(nominal * (1 if self.sharded else self.world) / weight_total)
         return loss_total / weight_total, rate
 
@@ -194,7 +195,7 @@ class Optimisation:
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:
-        """The model in the stage's precision, whole on every rank; measurements inside need no other rank."""
+        """Context for measurements: the stage's precision, and a complete model on every rank, used independently."""
         with contextlib.ExitStack() as stack:
             if self.sharded:
                 from idgbr.training import sharding
@@ -204,11 +205,11 @@ class Optimisation:
             yield
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights to keep; all ranks ask for them at once."""
+        """The weights to save. A collective operation: all ranks must call it."""
         return self._whole(self.task.weights())
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, the task's own weights included; all ranks ask for it at once."""
+        """Complete training state including the task's weights. A collective operation: all ranks must call it."""
         return self._whole(
             {
                 "task": self.task.state_dict(),

@@ -1,4 +1,4 @@
-"""Where the time of a loop's rounds goes."""
+"""Measures the time that the parts of a training loop take."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import time
 
 
 class Pace:
-    """Seconds of a round of steps by part; what is not lapped, such as measurements between rounds, does not count.
+    """Seconds by part in a round of steps. Time outside laps, such as measurements between rounds, is not included.
 
     Attributes:
-        wall: Seconds of the wall clock by part.
-        processor: Seconds of the processor by part, all threads of this process.
-        steps: Steps of the round so far; whoever takes them counts.
+        wall: Wall-clock seconds by part.
+        processor: CPU seconds by part, over all threads of this process.
+        steps: Number of steps of the round so far; the caller increments it.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Pace:
         self._last = time.perf_counter(), time.process_time()
 
     def lap(self, part: str) -> None:
-        """Count the time since the last lap, or since the round's begin, to a part."""
+        """Add the time since the last lap, or since the start of the round, to a part."""
         now = time.perf_counter(), time.process_time()
         for seconds, last, at in zip((self.wall, self.processor), self._last, now, strict=True):
             seconds[part] = seconds.get(part, 0.0) + at - last
@@ -36,5 +36,5 @@ class Pace:
         return self.wall.get(part, 0.0) / (sum(self.wall.values()) or 1.0)
 
     def round(self) -> dict[str, float]:
-        """The round so far: `steps`, seconds of the wall clock by part, and `processor`, those of all parts."""
+        """The round so far: `steps`, wall-clock seconds by part, and `processor`, the CPU seconds of all parts."""
         return {"steps": self.steps, "processor": sum(self.processor.values()), **self.wall}

@@ -28,7 +28,7 @@ from idgbr.training.losses import cross_entropy_sum, dice_sum
 from idgbr.training.task import Batch, confusion_counts, load_matching
 
 MEASURED_REACH = 5
-"""Measurements that choose among checkpoints look this far around true boundaries, in pixels."""
+"""Distance in pixels from the true boundaries within which validation measures, to choose between checkpoints."""
 
 
 class RefinerTask:
@@ -37,10 +37,10 @@ class RefinerTask:
     Args:
         config: The experiment.
         bands: Image bands.
-        normalisation: Of the backbone that teaches, where alignment asks for one; batches come normalised.
+        normalisation: Normalisation of the images, for the teacher of alignment; batches are already normalised.
         init: Model folder, or file of weights, to start from.
-        backbone: Model folder whose stage 1 teaches, where alignment asks for it.
-        model: The refiner to train as it is; default: one that begins as the settings and `init` say.
+        backbone: Model folder whose stage 1 is the teacher, if alignment is configured so.
+        model: A refiner to train as it is; default: a new refiner according to the settings and `init`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RefinerTask:
     ) -> None:
         self.step = 0
         self.settings: RefinerConfig = config.refiner
-        # A measurement ranks checkpoints of one run: one sample says enough, and costs a fraction.
+        # A measurement only ranks the checkpoints of one run: one sample is enough for that.
         self.sampler = config.sampler.model_copy(update={"samples": 1, "dihedral": False})
         self.classes = len(config.data.classes)
         self.model = model or begin_refiner(self.settings, self.classes, bands, init)
@@ -66,16 +66,16 @@ class RefinerTask:
         self.alphas = build_schedule(self.settings).alphas_cumprod
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of one noise level per sample, summed over the pixels that count.
+        """Loss at one noise level per sample, summed over the valid pixels, and the sum of their weights.
 
-        Timestep, noise and dropout of a sample come from its own seed: any batch, worker or machine draws the same.
+        Timestep, noise and dropout of a sample depend on its seed only, not on batch, worker or machine.
         """
         label = batch["label"]
         coarse = at_odds(coarse_input(batch["coarse"], self.settings), self.settings.coarse_odds)
         clean = self.model.encode_labels(label)
         timestep, noise, unit = self._random(batch["seed"], clean)
         if self.settings.objective == "one_shot":
-            # As `Refiner.at_once`: nothing of the label, and the timestep of pure noise.
+            # As in `Refiner.at_once`: no input from the label, and the timestep of pure noise.
             noisy, timestep = torch.zeros_like(clean), torch.full_like(timestep, self.settings.train_timesteps - 1)
         else:
             noisy = self._diffuse(clean, noise, timestep)
@@ -91,7 +91,7 @@ class RefinerTask:
     def _loss(
         self, output: Tensor, clean: Tensor, noise: Tensor, timestep: Tensor, label: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The denoiser's own loss, as a sum over what counts, and its weight."""
+        """Loss of the denoiser, summed over valid pixels or latent cells, and its weight."""
         if self.settings.prediction == "label":
             weight = None
             if self.settings.boundary_weight:
@@ -105,9 +105,9 @@ class RefinerTask:
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> Tensor:
-        """Confusion counts of the sampled map, near the true boundaries alone.
+        """Confusion counts of the sampled map, only near the true boundaries.
 
-        Elsewhere it is the coarse map that decides: over all pixels, a half-trained refiner can pass for the best.
+        Elsewhere the result depends mostly on the coarse map: over all pixels, a half-trained refiner can rank best.
         """
         origins = torch.stack([batch["row"], batch["col"]], 1)
         coarse = coarse_input(batch["coarse"], self.settings)
@@ -119,7 +119,7 @@ class RefinerTask:
         return self.model.state_dict()
 
     def weights(self) -> dict[str, Tensor]:
-        """Without the head that alignment trained."""
+        """The refiner's weights without the head of the alignment loss."""
         return without_head(self.model.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -144,7 +144,7 @@ class RefinerTask:
         return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
 
     def _previous(self, noisy: Tensor, timestep: Tensor, guide: Guide, keep: Tensor | None, unit: Tensor) -> Any:
-        """Self-conditioning: half of the samples see the estimate of a first pass, which gets no gradient."""
+        """Self-conditioning: half of the samples get the estimate of a first pass, which is run without gradient."""
         if not self.settings.self_conditioning:
             return None
         with torch.no_grad():
@@ -153,7 +153,7 @@ class RefinerTask:
         return estimate * (unit < 0.5).view(-1, 1, 1, 1).to(estimate.dtype)
 
     def _clean(self, output: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
-        """The clean latents a prediction stands for."""
+        """The clean latents that a prediction implies."""
         if self.settings.prediction == "label":
             return self.model.encode_labels(self.model.label_logits(output.float()).softmax(1))
         alpha = self.alphas.to(noisy.device)[timestep].view(-1, 1, 1, 1).to(noisy.dtype)
@@ -176,10 +176,10 @@ class RefinerTask:
 
 
 def begin_refiner(settings: RefinerConfig, classes: int, bands: int, init: str | None) -> Refiner:
-    """The refiner that training begins with; what stays frozen is in its final state.
+    """Build the refiner from which training starts; its frozen parts already have their final weights.
 
     Raises:
-        UserError: The frozen condition encoder or autoencoder would be random.
+        UserError: The frozen condition encoder or autoencoder would have random weights.
     """
     if init is None and (settings.codec == "kl-vae" or settings.condition_encoder == "unet"):
         raise UserError(
@@ -195,16 +195,16 @@ def begin_refiner(settings: RefinerConfig, classes: int, bands: int, init: str |
 
 
 def coarse_input(coarse: Tensor, settings: RefinerConfig) -> Tensor:
-    """A coarse raster's planes (N, 1 + K, H, W) as the refiner takes them: ids (N, H, W) or probabilities."""
+    """Select the refiner's input from a coarse raster (N, 1 + K, H, W): class ids (N, H, W) or probabilities."""
     return coarse[:, 0].long() if settings.coarse_input == "ids" else coarse[:, 1:]
 
 
 def at_odds(probabilities: Tensor, odds: Sequence[float]) -> Tensor:
-    """Class probabilities (N, K, H, W) with each class's odds times a factor; pixels without any stay without.
+    """Class probabilities (N, K, H, W) after the odds of each class were multiplied by a factor.
 
     Args:
-        probabilities: sum to one over K, or are all zero.
-        odds: the factor of each class; empty leaves them.
+        probabilities: sum to one over K; pixels whose probabilities are all zero stay so.
+        odds: the factor of each class; if empty, nothing changes.
     """
     if not odds:
         return probabilities

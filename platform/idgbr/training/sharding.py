@@ -1,8 +1,8 @@
-"""A model split among the workers that train it (FSDP): each holds a share of weights, gradients, moments and average.
+"""Sharding of a model among the training workers (FSDP): weights, gradients, optimiser moments and weight average.
 
-The blocks that hold nearly all parameters at the paper's scale are put together while they compute, one at a time; what
-is left of the model stays together from the first to the last of a step. Checkpoints hold whole tensors, so that any
-number of workers resumes them, sharded or not.
+The blocks that have nearly all parameters at the paper's scale are gathered one at a time, while they compute; the rest
+of the model stays gathered during a whole step. Checkpoints contain unsharded tensors, so that any number of workers
+can resume from them, with or without sharding.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ BLOCKS = (ResnetBlock2D, Transformer2DModel)
 
 
 def shard(module: nn.Module, world: int, device: torch.device) -> None:
-    """Split a module's parameters among all workers, in place; gradients become the sum over the workers.
+    """Shard a module's parameters among all workers, in place; gradients become the sum over the workers.
 
     Args:
-        module: What is called in training, equal on every worker.
-        world: Workers.
-        device: This worker's.
+        module: The module that training calls; it has equal parameters on every worker.
+        world: Number of workers.
+        device: Device of this worker.
     """
     mesh = init_device_mesh(device.type, (world,))
     for block in [child for child in module.modules() if isinstance(child, BLOCKS)]:
         fully_shard(block, mesh=mesh)
     fully_shard(module, mesh=mesh)
     for part in _parts(module):
-        # gloo adds, but does not average; one rule for both.
+        # gloo can sum but not average; use the sum with every backend.
         part.set_force_sum_reduction_for_comms(True)
         part.set_gradient_divide_factor(1.0)
 
 
 @contextlib.contextmanager
 def together(module: nn.Module) -> Iterator[None]:
-    """Every worker has the whole model inside the body, and may use it without the others."""
+    """Context in which every worker has the complete model and can use it independently of the others."""
     parts = list(_parts(module))  # the outermost first
     for part in parts:
         part.unshard()
@@ -56,7 +56,7 @@ def together(module: nn.Module) -> Iterator[None]:
 
 
 def whole(state: Any) -> Any:
-    """A state with every split tensor put together, on the CPU, the rest as it was; all workers ask for it at once."""
+    """Gather the sharded tensors of a state on the CPU; the rest is unchanged. Collective: all workers must call it."""
     if isinstance(state, DTensor):
         return state.full_tensor().cpu()
     if isinstance(state, Mapping):
@@ -67,12 +67,12 @@ def whole(state: Any) -> Any:
 
 
 def split_weights(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors, which every worker has, each split as the one of its name is."""
+    """Shard complete tensors, which every worker has, like the tensors of the same names in `like`."""
     return {name: _split(value, like[name]) if name in like else value for name, value in state.items()}
 
 
 def split_moments(state: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> dict[str, Any]:
-    """An optimiser's whole state, its moments split as the parameters they belong to."""
+    """Shard the moments in a complete optimiser state like their parameters."""
     moments = {
         index: {
             name: _split(value, parameters[index])

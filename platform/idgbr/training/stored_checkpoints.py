@@ -18,8 +18,8 @@ from idgbr.training.checkpoints import MANIFEST, Checkpoints, manifest, write_st
 class StoredCheckpoints(Checkpoints):
     """The checkpoints of one run behind a URI.
 
-    There is no renaming in a bucket: a checkpoint's files are written first and its manifest last, and it is one from
-    then on. What is read is copied to this machine, one checkpoint at a time.
+    A bucket has no atomic rename: the manifest is written last, and a checkpoint is complete only with its manifest. To
+    read a checkpoint, its files are copied to this machine, one checkpoint at a time.
     """
 
     def __init__(self, uri: str, run: str, kept: int) -> None:
@@ -32,7 +32,7 @@ class StoredCheckpoints(Checkpoints):
         self._copies = tempfile.TemporaryDirectory(prefix="idgbr-checkpoint-")
         super().__init__(self._copies.name, kept)
         self._root = f"{root.rstrip('/')}/{run}"
-        self.where = f"{self._storage.type_name}://{self._root}"  # without the keys that a URI may hold
+        self.where = f"{self._storage.type_name}://{self._root}"  # without the credentials that a URI may contain
 
     def at(self, name: str) -> Path:
         copy = self.folder / name
@@ -54,7 +54,7 @@ class StoredCheckpoints(Checkpoints):
 
     def _put(self, name: str, files: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
         self._forget_copies()
-        self._remove(name)  # where the run went back behind it
+        self._remove(name)  # exists if the run was resumed from an earlier step
         target = f"{self._root}/{name}"
         self._storage.create_dir(target, recursive=True)
         digests = {}
@@ -77,7 +77,7 @@ class StoredCheckpoints(Checkpoints):
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
-        """A storage that does not answer is no damage of a checkpoint's."""
+        """Raise a UserError if the storage does not respond, so that this is not reported as a damaged checkpoint."""
         try:
             yield
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What a training stage asks of a task: the same for both stages, on any executor."""
+"""The interface between a training stage and its task, the same for both stages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Task(Protocol):
 
     Attributes:
         model: What is trained.
-        step: The optimiser step that is being taken, from 0; set before `forward`.
+        step: Index of the current optimiser step, from 0; set before `forward`.
     """
 
     step: int
@@ -25,13 +25,13 @@ class Task(Protocol):
     def model(self) -> nn.Module: ...
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss summed over the pixels that count, and their total weight."""
+        """Loss summed over the valid pixels, and their total weight."""
 
     def measure(self, batch: Batch) -> Tensor:
-        """Confusion counts (K, K), truth by prediction, over the pixels that say how good the model is."""
+        """Confusion counts (K, K), truth by prediction, over the pixels that the task chooses for validation."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The model's weights, parts that only training needs included."""
+        """The model's weights, including parts that only training needs."""
 
     def weights(self) -> dict[str, Tensor]:
         """The weights to keep when training is done, by name."""
@@ -47,13 +47,13 @@ def confusion_counts(predicted: Tensor, label: Tensor, classes: int) -> Tensor:
 
 
 def load_matching(model: nn.Module, state: dict[str, Tensor], source: str) -> list[str]:
-    """Start a model from another's weights: tensors of equal name and shape are taken, the rest stay as they are.
+    """Initialise a model with the weights of another: tensors of equal name and shape are copied, others unchanged.
 
     Returns:
-        Names of the tensors that were not taken.
+        Names of the tensors that were not copied.
 
     Raises:
-        UserError: nothing fits.
+        UserError: no tensor fits.
     """
     from idgbr.errors import UserError
 

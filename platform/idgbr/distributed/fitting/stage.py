@@ -113,7 +113,7 @@ class TrainLoop:
     """A worker that finds a user's error writes its message here."""
     checkpoints: CheckpointLocation
     preemption_every: int
-    """Steps between questions whether a machine is about to be taken away; 0 never asks."""
+    """Steps between checks for an announced preemption; 0: no checks."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class StageResult:
         return cls(**{**fields, "history": tuple(fields["history"])})
 
     def write(self) -> None:
-        """Keep the result in its folder, at once or not at all."""
+        """Write the result to its folder, atomically."""
         write_atomically(Path(self.folder) / RESULT_FILE, json.dumps(asdict(self), indent=1))
 
 

@@ -210,7 +210,7 @@ class Worker:
         return 0.0 if math.isnan(miou) else miou
 
     def _preempted(self) -> bool:
-        """Whether a machine of this run's is newly about to be taken away; asked by all ranks at the same steps."""
+        """Whether a preemption of a machine of this run was newly announced; all ranks call it at the same steps."""
         if self.preemption_every == 0 or self.step % self.preemption_every:
             return False
         notice = ray.train.get_preemption_info()
@@ -218,7 +218,7 @@ class Worker:
         new = nodes - self.warned
         self.warned |= nodes
         if new:
-            self._report(f"{len(new)} machine(s) about to be taken away, keeps step {self.step}")
+            self._report(f"preemption of {len(new)} machine(s) announced, keeps step {self.step}")
         return bool(new)
 
     def _save(self) -> None:

@@ -14,8 +14,9 @@ from idgbr.config.tree import Experiment
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.data import spread
 from idgbr.distributed.mapping.coarse_maps import predictor_for
-from idgbr.distributed.mapping.scenes import SceneTask, predict_scenes
+from idgbr.distributed.mapping.scenes import predict_scenes
 from idgbr.distributed.mapping.sinks import map_sink
+from idgbr.distributed.mapping.tasks import SceneTask
 from idgbr.evaluation.curves import sample_predictions
 from idgbr.evaluation.evaluate import evaluate_region, merge_methods, summarise
 from idgbr.evaluation.report import write_report

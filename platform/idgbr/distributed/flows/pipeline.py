@@ -1,4 +1,4 @@
-"""From imagery to a registered model with its report and maps, in one go or in parts."""
+"""Jobs from imagery to a registered model with its report and maps: the whole pipeline, training or evaluation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from idgbr.training.feasible import refuse_infeasible
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where the results are."""
+    """Addresses of a job's results."""
 
     model: str
     """models:/NAME/VERSION."""
@@ -48,21 +48,22 @@ class Outcome:
     maps: str = ""
 
     def outputs(self) -> dict[str, str]:
-        """What a job's last line holds."""
+        """The non-empty fields, which a job prints as the JSON of its last line."""
         return {key: value for key, value in vars(self).items() if value}
 
 
 def run_pipeline(config: Experiment, fresh: bool = False, start: str = "") -> Outcome:
-    """Prepare, train both stages, map and evaluate the test split, register, leaving out what was done before; then,
-    where `gate.promote` says so, put the version through the gate.
+    """Prepare the data, train both stages, map and evaluate the test split, and register the model.
+
+    Steps whose results exist are skipped. If `gate.promote` is set, the quality gate is run on the new version.
 
     Args:
         config: the experiment.
-        fresh: do everything again but the preparation.
-        start: model to start from, models:/NAME@ALIAS or a folder.
+        fresh: repeat every step except the preparation of the data.
+        start: model whose weights training starts from, models:/NAME@ALIAS or a folder.
 
     Raises:
-        Refused: the version is registered, and did not pass the gate.
+        Refused: the version is registered, but did not pass the gate.
     """
     return _run(config, fresh, start, evaluate=True)
 
@@ -77,7 +78,7 @@ def _run(config: Experiment, fresh: bool, start: str, evaluate: bool) -> Outcome
     folders = Folders(Path(config.resources.storage).resolve())
     start_folder = str(resolve(start, config.tracking.uri)[0]) if start else ""
     if start_folder:
-        _check_start(config, load_spec(start_folder), start)
+        _check_bands(config, load_spec(start_folder), start)
     refuse_infeasible(config)
     with start_ray(config.resources, trains=True):
         data = prepare_data(config.data, folders.data)
@@ -124,22 +125,22 @@ def run_evaluation(
     """Measure any model on a split of a data set.
 
     Args:
-        config: the data, and how to evaluate.
+        config: the data and the evaluation settings.
         model: models:/NAME@ALIAS, models:/NAME/VERSION or a folder.
         split: test or select.
         fresh: make the maps again.
-        backbone: another model, whose stage 1 makes the coarse maps; empty: the model's own.
-        configured: sample as `config` says, not as the model does by default.
+        backbone: another model, whose stage 1 makes the coarse maps; if empty, stage 1 of `model` makes them.
+        configured: use the sampler and inference settings of `config` instead of the model's.
 
     Raises:
-        UserError: the model's classes or bands are not those of the data.
+        UserError: the classes of the model, or its number of bands, differ from those of the data.
     """
     began = time.monotonic()
     folder, label = resolve(model, config.tracking.uri)
     spec = load_spec(folder)
-    _check_fits(config, spec, model)
+    _check_classes_and_bands(config, spec, model)
     other, _ = resolve(backbone, config.tracking.uri) if backbone else (folder, label)
-    _check_fits(config, load_spec(other), backbone or model)
+    _check_classes_and_bands(config, load_spec(other), backbone or model)
     if not configured:
         config = config.model_copy(update={"inference": spec.inference, "sampler": spec.sampler})
     folders = Folders(Path(config.resources.storage).resolve())
@@ -181,23 +182,23 @@ def _evaluate(stages: TwoStageTraining, trained: Trained, fresh: bool) -> Evalua
 
 
 def _write_model(stages: TwoStageTraining, trained: Trained, figures: Mapping[str, float]) -> Path:
-    """The final model folder, with its figures and a sample for smoke tests; one that is complete already stays."""
+    """Write the final model folder with its figures and a sample for smoke tests; keep it if it is complete."""
     target = stages.folders.result(trained.refiner.name) / "model"
     complete = (target / "model.json").exists() and (target / SEEN_FILE).exists()
     if complete and load_spec(target).metrics == dict(figures):
         return target
     parts = stages.modules(trained.coarse, trained.refiner)
-    # The training area of the model that training started from counts as seen, too.
+    # The training area of the model from which training started counts as seen, too.
     before = (load_seen(stages.start) or []) if stages.start else []
-    learnt = [region for region in trained.data.prepared if region.split != "test"]
-    seen = [tile for tiles in spread(tile_hashes, learnt) for tile in tiles]
+    used = [region for region in trained.data.prepared if region.split != "test"]
+    seen = [tile for tiles in spread(tile_hashes, used) for tile in tiles]
     plain = stages.model_folder(trained.coarse, trained.refiner)
     sample = _sample(plain, trained.data.split("select")[0])
     return save_model(target, stages.spec(True, metrics=dict(figures)), *parts, sample, [*before, *seen])
 
 
 def _sample(model: Path, region: PreparedRegion) -> Sample:
-    """A window at the middle of a region, and the map the model makes of it."""
+    """The window at the centre of a region, and the map that the model makes of it."""
     predictor = Predictor(model)
     size = min(128, predictor.spec.inference.refiner.window)
     middle = Window((region.grid.height - size) // 2, (region.grid.width - size) // 2, size, size)
@@ -208,24 +209,24 @@ def _sample(model: Path, region: PreparedRegion) -> Sample:
 
 
 def _name(config: Experiment, data: PreparedData, start: str) -> str:
-    """Name of the parent run: what it learns and measures, not where."""
+    """Name of the parent run, from all settings that change its results; excludes resources and tracking."""
     identity: dict[str, Any] = config.model_dump(mode="json", exclude={"resources", "tracking", "data", "gate"})
     identity |= {"fingerprint": data.fingerprint, "start": start, "sampling": config.data.sampling.model_dump()}
     identity |= {"augmentation": config.data.augmentation.model_dump(), "bands": config.data.bands}
     return run_name(config.data.name, "experiment", json.loads(json.dumps(identity)))
 
 
-def _check_fits(config: Experiment, spec: ModelSpec, model: str) -> None:
+def _check_classes_and_bands(config: Experiment, spec: ModelSpec, model: str) -> None:
     own, theirs = [c.name for c in config.data.classes], [c.name for c in spec.classes]
     if own != theirs:
         raise UserError(
             f"{model}: its classes are {', '.join(theirs)}; data.classes are {', '.join(own)}. A model is measured on "
             "data with the same classes in the same order"
         )
-    _check_start(config, spec, model)
+    _check_bands(config, spec, model)
 
 
-def _check_start(config: Experiment, spec: ModelSpec, model: str) -> None:
+def _check_bands(config: Experiment, spec: ModelSpec, model: str) -> None:
     if len(config.data.bands) != len(spec.normalisation.mean):
         raise UserError(
             f"{model}: has {len(spec.normalisation.mean)} bands; data.bands names {len(config.data.bands)}. Name as "

@@ -14,8 +14,9 @@ from idgbr.config.models import CoarseConfig
 from idgbr.config.tree import Experiment, ResourcesConfig
 from idgbr.datasets.prepare import PreparedRegion, with_coarse
 from idgbr.datasets.splits import Region
-from idgbr.distributed.mapping.scenes import PredictorSpec, SceneTask, predict_scenes
+from idgbr.distributed.mapping.scenes import PredictorSpec, predict_scenes
 from idgbr.distributed.mapping.sinks import CoarseSink, coarse_bands
+from idgbr.distributed.mapping.tasks import SceneTask
 from idgbr.raster.cog import CogWriter
 from idgbr.raster.grid import Window
 from idgbr.raster.scene import Scene

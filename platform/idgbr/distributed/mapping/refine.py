@@ -19,9 +19,10 @@ from rich.table import Table
 
 from idgbr.config.tree import ResourcesConfig
 from idgbr.distributed.mapping.coarse_maps import predictor_for
-from idgbr.distributed.mapping.scenes import SceneTask, predict_scenes
+from idgbr.distributed.mapping.scenes import predict_scenes
 from idgbr.distributed.mapping.sheets import Sheets, find_sheets
 from idgbr.distributed.mapping.sinks import CoarseSink, ExtraBand, map_sink
+from idgbr.distributed.mapping.tasks import SceneTask
 from idgbr.distributed.mapping.unreadable import Unreadable, write_manifest
 from idgbr.distributed.session import start_ray
 from idgbr.errors import UserError

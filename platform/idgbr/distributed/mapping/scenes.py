@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, cast
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import numpy as np
 import ray
@@ -18,15 +18,14 @@ from idgbr.config.inference import WindowsConfig
 from idgbr.config.models import SamplerConfig
 from idgbr.config.node import Precision
 from idgbr.config.tree import ResourcesConfig
-from idgbr.distributed.mapping.unreadable import Unreadable
+from idgbr.distributed.mapping.tasks import OpenSink, SceneTask
 from idgbr.distributed.progress import Progress
 from idgbr.distributed.source import Columns, TaskSource, ordered_dataset
 from idgbr.errors import UserError
 from idgbr.inference.planes import coarse_input, predict_valid
 from idgbr.raster.blending import WindowPass
 from idgbr.raster.gdal import gdal_env
-from idgbr.raster.grid import Grid, Window
-from idgbr.raster.scene import SceneProfile
+from idgbr.raster.grid import Window
 from idgbr.raster.windows import rows_of
 
 WINDOWS_PER_TASK = 16
@@ -36,52 +35,6 @@ _UNREAD = 1e-6
 
 _Pixels = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 """Image (B, H, W), validity (H, W) bool, and for refinement the coarse map's planes (C, H, W)."""
-
-
-class Source(Protocol):
-    """What windows are read from: a `Scene`, or a `Mosaic` of sheets."""
-
-    def grid(self) -> Grid: ...
-
-    def profile(self) -> SceneProfile: ...
-
-    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]: ...
-
-    def unread(self, window: Window) -> str: ...
-
-
-class Sink(Protocol):
-    """What takes finished strips, in order from the top; as a context manager it commits the whole, or fails."""
-
-    @property
-    def done(self) -> int:
-        """Rows it has already, from a run that was interrupted."""
-
-    def write(self, row0: int, values: np.ndarray) -> None: ...
-
-
-class OpenSink(Sink, AbstractContextManager[Sink], Protocol):
-    """A sink that is entered before it is written to."""
-
-
-@dataclass(frozen=True)
-class SceneTask:
-    """One scene to be predicted."""
-
-    id: str
-    image: Source
-    sink: Callable[[], OpenSink]
-    """The output. Its strips have the channels of the part's `predict`, then one that is 1 where valid."""
-    coarse: Source | None = None
-    """Refinement: the coarse raster on the image's grid: class ids, then (if any) probabilities times 255."""
-    origin: tuple[int, int] = (0, 0)
-    """Absolute ground pixel of the image's first pixel, which the noise is anchored to."""
-    setting: int = 0
-    """Refinement: which of the predictor's samplers it is refined with."""
-    windows: tuple[Window, ...] = field(default=(), repr=False)
-    """The windows that are left to do, by the inference plan."""
-    unreadable: Unreadable | None = None
-    """Where windows that cannot be read are noted, which become nodata; without it they end the job."""
 
 
 @dataclass(frozen=True)

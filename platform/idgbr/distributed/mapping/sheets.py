@@ -1,4 +1,4 @@
-"""What the refine job is given: scenes, which of them are sheets of one mosaic, and where each map goes."""
+"""Inputs and outputs of the refine job: scenes, mosaics of adjacent sheets, and the path of each map."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from idgbr.raster.scene import Scene
 from idgbr.raster.vectors import read_polygons
 
 _WRITTEN = (".tif", ".gpkg", ".geojson", ".qml", ".manifest.json")
-"""What a map and what stands beside it end in."""
+"""File name endings of a map and of the files next to it."""
 
 
 @dataclass(frozen=True)
 class Sheets:
-    """One scene, or adjacent sheets that are one scene for context, and the map of each.
+    """One scene, or adjacent sheets that are read as one mosaic, and the map of each.
 
     Attributes:
-        image: what is read.
+        image: the scene or the mosaic.
         outputs: path of each map and its place on the image's grid.
-        coarse: coarse map on the image's grid, where one was given.
+        coarse: coarse map on the image's grid; None if stage 1 makes it.
     """
 
     image: Scene | Mosaic

@@ -15,7 +15,7 @@ import numpy as np
 
 from idgbr import IGNORE
 from idgbr.config.data import ClassSpec
-from idgbr.distributed.mapping.scenes import Source
+from idgbr.distributed.mapping.tasks import Source
 from idgbr.inference.min_region import MinPixels, sieved_planes
 from idgbr.inference.planes import to_band, to_planes, to_refined_planes
 from idgbr.raster.cog import BandSpec, CogWriter

@@ -1,4 +1,4 @@
-"""Windows of a scene that cannot be read: nodata in its map, noted, and borne up to a share."""
+"""Windows of a scene that cannot be read: they become nodata in its map and are recorded; too many stop the job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from idgbr.raster.grid import Window
 
 @dataclass
 class Unreadable:
-    """Notes of one pass over a scene, in a file that a resumed job goes on with."""
+    """Record of the unreadable windows of one pass over a scene, in a file that a resumed job continues."""
 
     path: str
     share: float
