@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import ray
@@ -18,13 +18,15 @@ from idgbr import IGNORE
 from idgbr.config.models import SamplerConfig
 from idgbr.inference.min_region import MinPixels, min_pixels, sieved_planes
 from idgbr.inference.planes import to_band, to_planes, to_refined_planes
-from idgbr.inference.predictor import Part
 from idgbr.models.description import ModelSpec
 from idgbr.raster.blending import WindowPass
 from idgbr.raster.decoding import Picture
 from idgbr.raster.grid import Window
 from serve_apps.calls import TRIES, cancelling, in_order, retried
 from serve_apps.messages import Predicted, Windows
+
+if TYPE_CHECKING:
+    from idgbr.inference.predictor import Part
 
 T = TypeVar("T")
 

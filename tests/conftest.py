@@ -14,6 +14,7 @@ import boto3
 import huggingface_hub
 import numpy as np
 import pytest
+import requests
 import torch
 from moto.server import ThreadedMotoServer
 
@@ -113,6 +114,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], N
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    requests.post(f"http://{host}:{port}/moto-api/reset", timeout=30)  # objects outlive servers of this process
     client = boto3.client("s3", region_name="us-east-1", endpoint_url=f"http://{host}:{port}")
     client.create_bucket(Bucket="maps")
     yield lambda key, body: client.put_object(Bucket="maps", Key=key, Body=body) and None

@@ -179,12 +179,17 @@ def test_experiments_load(tmp_path: Path) -> None:
 
 def test_keys_exist() -> None:
     known = {key for key, _ in walk(Experiment)}
+    mappings = ("gate.margins.", "gate.floors.", "gate.ceilings.", "gate.class_margins.")  # named by figure
     named = [
         (page.name, code.split(":")[0]) for page, code in inline() if re.match(rf"({SECTIONS})\.[a-z]\w*(\.|:|$)", code)
     ]
     assert len(named) > 15
     files = re.compile(r"\.(json|md|py|txt|yaml)$")
-    assert [name for name in named if name[1] not in known and not files.search(name[1])] == []
+    assert [
+        name
+        for name in named
+        if name[1] not in known and not name[1].startswith(mappings) and not files.search(name[1])
+    ] == []
 
 
 def test_files_exist() -> None:

@@ -62,7 +62,7 @@ def disk_full(*_: object) -> None:
 
 def job(model: Path, scene: Path, folder: Path, *coarse: str) -> NDArray[np.uint8]:
     refine_job(RefineRequest(str(model), (str(scene),), str(folder / "map.tif"), coarse), RESOURCES)
-    assert [path.name for path in folder.iterdir()] == ["map.tif"]
+    assert sorted(path.name for path in folder.iterdir()) == ["map.qml", "map.tif"]
     return read((folder / "map.tif").read_bytes())[0]
 
 

@@ -38,8 +38,8 @@ def test_index_labels_follow_the_scenes_rectangle(make: Make, image: Scene, ids:
     path = make("label.tif", ids)
     np.testing.assert_array_equal(read_label(path, image, CLASSES, LabelConfig(), WINDOW), ids[0])
     reader = label_reader(path, image.crop(Window(10, 20, 30, 40)), CLASSES, LabelConfig())
-    np.testing.assert_array_equal(reader.read(Window(5, 5, 10, 10)), ids[0, 15:25, 25:35])
-    assert (reader.read(Window(-5, 0, 5, 5)) == IGNORE).all()
+    np.testing.assert_array_equal(reader.explain(Window(5, 5, 10, 10))[0], ids[0, 15:25, 25:35])
+    assert (reader.explain(Window(-5, 0, 5, 5))[0] == IGNORE).all()
 
 
 def test_index_values_are_mapped(make: Make, image: Scene, ids: np.ndarray) -> None:
@@ -121,7 +121,7 @@ def test_polygons_are_burnt(image: Scene, tmp_path: Path) -> None:
         config = LabelConfig(kind="vector", attribute="kind")
         np.testing.assert_array_equal(read_label(path, image, CLASSES, config, WINDOW), expected)
     reader = label_reader(path, image.crop(Window(5, 5, 30, 70)), CLASSES, LabelConfig(kind="vector", burn=2))
-    part = reader.read(Window(-5, 0, 40, 70))
+    part, _ = reader.explain(Window(-5, 0, 40, 70))
     assert (part[:5] == IGNORE).all()
     assert (part[35:] == IGNORE).all()
     np.testing.assert_array_equal(part[5:35], np.where(expected[5:35, 5:75] > 0, 2, 0))
@@ -129,7 +129,7 @@ def test_polygons_are_burnt(image: Scene, tmp_path: Path) -> None:
 
 def test_bad_vectors_are_refused(make: Make, image: Scene, tmp_path: Path, pixels: np.ndarray) -> None:
     path = _vector(tmp_path / "a.geojson", kind=["roof", "shed"])
-    with pytest.raises(UserError, match="'kind' is shed in 1 polygons"):
+    with pytest.raises(UserError, match="'kind' is shed in 1 polygon"):
         read_label(path, image, CLASSES, LabelConfig(kind="vector", attribute="kind"), WINDOW)
     with pytest.raises(UserError, match=r"no attribute 'class'.*kind"):
         read_label(path, image, CLASSES, LabelConfig(kind="vector", attribute="class"), WINDOW)

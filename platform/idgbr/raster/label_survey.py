@@ -113,6 +113,8 @@ def _header(uri: str, version: tuple[int, int]) -> LabelHeader:
                 lossy=file.driver in _LOSSY or compression in _LOSSY,
                 nodata=file.nodata,
             )
+        except GDAL_ERRORS as error:
+            raise _unreadable(uri, error) from error
         finally:
             source.close()
 
@@ -128,9 +130,7 @@ def _survey(uri: str, version: tuple[int, int]) -> LabelSurvey:
             pixels = file.read(indexes, out_shape=shape, resampling=Resampling.nearest)
             table = colour_table(source)
         except GDAL_ERRORS as error:
-            raise UserError(
-                f"{uri}: cannot be read ({reason(error)}). Expected a label raster; copy or download it again."
-            ) from error
+            raise _unreadable(uri, error) from error
         finally:
             source.close()
     scale = _colour_scale(pixels)
@@ -142,6 +142,10 @@ def _survey(uri: str, version: tuple[int, int]) -> LabelSurvey:
     colours = {} if rgb is None else {f"#{int(c):06x}": n for c, n in _counted(pack(rgb)).items()}
     alike = bool((pixels == pixels[:1]).all())
     return LabelSurvey(uri, label_header(uri), _counted(pixels[0]), colours, scale, alike)
+
+
+def _unreadable(uri: str, error: BaseException) -> UserError:
+    return UserError(f"{uri}: cannot be read ({reason(error)}). Expected a label raster; copy or download it again.")
 
 
 def colour_table(source: Source) -> np.ndarray | None:
