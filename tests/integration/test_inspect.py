@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from test_label_cases import TILES, job, rasters, tiles
 
-SHORT = ["--training.coarse.steps", 2, "--coarse.fold_steps", 1, "--training.refiner.steps", 2, "--sampler.samples", 1,
+SHORT = ["--training.coarse.steps", 2, "--coarse.folds", 0, "--training.refiner.steps", 2, "--sampler.samples", 1,
          "--training.coarse.batch", 2, "--training.refiner.batch", 2]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_what_inspection_writes_trains(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tiles(tmp_path)
