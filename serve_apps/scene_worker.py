@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ from ray.serve.handle import DeploymentHandle
 
 from idgbr import IGNORE
 from idgbr.config.models import SamplerConfig
-from idgbr.inference.predictor import Part
 from idgbr.models.description import load_sample
 from idgbr.raster.decoding import Picture, check_values, decode_coarse, decode_image, image_size
 from idgbr.raster.encoding import preview_png
@@ -40,6 +39,9 @@ from serve_apps.model_shelf import ModelShelf, ShelfStatus
 from serve_apps.problems import Problem, ProblemError, problem_from
 from serve_apps.settings import Args
 from serve_apps.steps import step_lines
+
+if TYPE_CHECKING:
+    from idgbr.inference.predictor import Part
 
 T = TypeVar("T")
 LOG = logging.getLogger("ray.serve")

@@ -49,3 +49,13 @@ def make(tmp_path: Path) -> Callable[..., str]:
 def pixels() -> np.ndarray:
     """(3, 70, 90) uint8 without a zero."""
     return np.random.default_rng(0).integers(1, 255, (3, 70, 90), dtype=np.uint8)
+
+
+@pytest.fixture
+def noise() -> np.ndarray:
+    """Every awkward neighbourhood of ids there is, beside larger areas and nodata."""
+    ids = np.random.default_rng(0).integers(0, 3, (1, 60, 80), dtype=np.uint8)
+    ids[0, 20:50, 20:60] = 1
+    ids[0, :8, :10] = 255
+    ids[0, 3, 3] = 2
+    return ids

@@ -26,16 +26,6 @@ PLAIN = PolygonOptions()
 CLASSES = [(0, "ground", "#ffffff"), (1, "roof", "#ff0000"), (2, "tree", "#00ff00")]
 
 
-@pytest.fixture
-def noise() -> np.ndarray:
-    """Every awkward neighbourhood of ids there is, beside larger areas and nodata."""
-    ids = np.random.default_rng(0).integers(0, 3, (1, 60, 80), dtype=np.uint8)
-    ids[0, 20:50, 20:60] = 1
-    ids[0, :8, :10] = 255
-    ids[0, 3, 3] = 2
-    return ids
-
-
 def _read(path: Path) -> gpd.GeoDataFrame:
     return gpd.read_parquet(path) if path.suffix == ".parquet" else gpd.read_file(path, layer="classes")
 
