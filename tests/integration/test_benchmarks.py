@@ -104,13 +104,14 @@ def test_quality_of_refiner_and_control_in_one_command(ray_session: None, output
 @pytest.mark.slow
 def test_service_and_predictor_agree_and_are_compared(ray_session: None, outputs: Benchmark, toy: str) -> None:
     serve.shutdown()  # what other tests left runs at their address, which the benchmark's would take over
-    found = outputs("serve", "--config", toy, "--size", "100", "--requests", "4", "--concurrency", "1,2")
+    found = outputs("serve", "--config", toy, "--size", "100", "--requests", "4", "--concurrency", "1,2",
+                    "--sampler.min_region", "0")  # fmt: skip
     assert found["pixels_equal"] >= 0.999 and found["ratio"] > 0
     assert set(found["per_s"]) == {"1", "2"} and all(len(found["percentiles_ms"][n]) == 3 for n in ("1", "2"))
     assert found["where_ms"]["stage 1: model"] > 0 and found["where_ms"]["stage 2: model"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_training_and_a_bare_loop_are_compared(ray_session: None, outputs: Benchmark, toy: str) -> None:
     found = outputs("train", "--config", toy, "--steps", "2", "--rounds", "1")
     assert set(found["steps_per_s"]) == set(found["bare_steps_per_s"]) == {"1", "2"}
@@ -147,7 +148,7 @@ def test_memory_is_seen_and_a_killed_scene_goes_on(outputs: Benchmark, kill: boo
         assert 0 < found["windows_after_kill"] < found["windows"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_what_nodes_cost_is_seen() -> None:
     """In a process of its own: it counts the raylets that it started, of which this one has some."""
     command = [sys.executable, "jobs/benchmark.py", "nodes", "--nodes", "1,2", "--size", "256", "--workers", "1"]

@@ -70,7 +70,7 @@ def tradeoff_figure(points: Sequence[Point], title: str, path: str | Path) -> Pa
     figure = Figure(figsize=(15, max(5.5, 0.22 * len(points))), layout="constrained")
     FigureCanvasAgg(figure)
     *axes, key = figure.subplots(1, 3, width_ratios=(5, 5, 3))
-    drawn = [point for point in points if point.kind != "coarse"]
+    drawn = [point for point in points if point.kind != "coarse" and point.seconds is not None]
     for axis, name in zip(axes, FIGURES[:2], strict=True):
         for point in points:
             if point.kind == "coarse":
