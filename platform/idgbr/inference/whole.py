@@ -13,6 +13,7 @@ from idgbr import IGNORE
 from idgbr.config.inference import WindowsConfig
 from idgbr.config.models import SamplerConfig
 from idgbr.inference.min_region import apply_min_region, min_pixels
+from idgbr.inference.planes import as_probabilities, to_planes
 from idgbr.inference.predictor import Predictor
 from idgbr.raster.blending import WindowPass
 from idgbr.raster.grid import Window
@@ -77,10 +78,13 @@ def predict_whole(
         return predictor.coarse(*_batch(scene.read(window)))[0]
 
     probabilities = _blended(height, width, classes, spec.inference.coarse, predict)
-    coarse = np.where(valid, probabilities.argmax(0), IGNORE).astype(np.uint8)
+    planes = to_planes(probabilities, valid)
+    coarse = planes[0]
     if predictor.refiner is None:
         return WholeMap(coarse, coarse)
-    refined = refine_whole(predictor, scene, ArrayScene(probabilities), height, width, sampler)[:classes]
+    # Stage 2 sees what a coarse raster on disk would hold, so that every executor makes the same map.
+    quantised = ArrayScene(as_probabilities(planes[1:]))
+    refined = refine_whole(predictor, scene, quantised, height, width, sampler)[:classes]
     return WholeMap(coarse, np.where(valid, refined.argmax(0), IGNORE).astype(np.uint8))
 
 
@@ -148,6 +152,7 @@ def _blended(
 
     windows.begin(channels, write)
     for window in windows.windows:
-        windows.add(predict(window))
+        # In half precision, as values travel between processes: every executor blends the same numbers.
+        windows.add(predict(window).astype(np.float16).astype(np.float32))
     windows.finish()
     return out
