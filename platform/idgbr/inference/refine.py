@@ -85,7 +85,8 @@ def refine(
         blended = refine_whole(predictor, scene, ArrayScene(planes), height, width, settings, lambda: bar.advance(task))
     valid = np.isfinite(pixels).all(0)
     ids = np.where(valid, blended[:-2].argmax(0), IGNORE).astype(np.uint8)
-    return RefinedMap(ids, blended[:-2], blended[-2], blended[-1])
+    probabilities = blended[:-2] / blended[:-2].sum(0).clip(min=1e-6)  # of windows in half precision
+    return RefinedMap(ids, probabilities, blended[-2], blended[-1])
 
 
 def _array(picture: Picture) -> NDArray:

@@ -118,7 +118,9 @@ def refine_whole(
     minimum = min_pixels(settings, predictor.spec.classes, predictor.spec.gsd)
 
     def refine(window: Window) -> NDArray[np.float32]:
-        planes = coarse.read(window)[0]
+        planes, known = coarse.read(window)
+        if len(planes) == 1:  # class ids: beyond the image there is no class, as in a raster's windows
+            planes = np.where(known, planes, IGNORE).astype(np.uint8)
         refined = predictor.refine(
             *_batch(scene.read(window)),
             planes if len(planes) == 1 else planes[None],
