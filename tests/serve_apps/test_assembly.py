@@ -36,7 +36,7 @@ def test_a_request_s_map_is_that_of_a_notebook_call(
         size = spec.inference.refiner.window
         known = cut_windows(valid[None], corners, size)[:, 0]
         windows = predictor.refine(
-            cut_windows(pixels, corners, size), known, cut_windows(ids, corners, size)[:, 0], corners, sampler
+            cut_windows(pixels, corners, size), known, cut_windows(ids, corners, size, IGNORE)[:, 0], corners, sampler
         )
         values = np.concatenate([windows.probabilities, windows.uncertainty[:, None]], axis=1)
         blend(refinement.windows, values.astype(np.float16))
@@ -48,7 +48,6 @@ def test_a_request_s_map_is_that_of_a_notebook_call(
     plain = refine_whole(predictor, ArrayScene(image), ArrayScene(ids), height, width)
     assert maps.refined is not None and maps.uncertainty is not None
     assert (expected != np.where(valid, plain[:-2].argmax(0), IGNORE)).mean() > 0.01
-    # The stages answer in half precision: of random weights, some pixels have two classes of one probability.
-    assert (maps.refined == expected).mean() >= 0.998
+    assert (maps.refined == expected).mean() >= 0.999
     assert ((maps.refined == IGNORE) == ~valid).all() and (maps.uncertainty[valid] <= 254).all()
     assert (np.abs(maps.uncertainty[valid] / 254 - whole[-2][valid]) < 0.02).mean() >= 0.999
