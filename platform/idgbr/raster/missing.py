@@ -191,7 +191,7 @@ def _index_parts(uri: str) -> Parts:
 
 
 def _index_of(frame: gpd.GeoDataFrame, grid: Grid) -> str:
-    """A tile index in memory, on a given grid, as text that GDAL opens.
+    """A tile index in memory, on the grid of the caller, as text that GDAL opens.
 
     In a read that touches a tile that is gone, GDAL leaves the tiles after it blank, too: so it must not know of it.
     """
