@@ -65,7 +65,9 @@ class _StartLines(threading.Thread):
 
     def run(self) -> None:
         ready: set[str] = set()
-        while not self._ended.wait(0.5):
+        ended = False
+        while not ended:
+            ended = self._ended.wait(0.5)  # what became ready since the last look is printed at the end
             for app in serve.status().applications.values():
                 for name, deployment in app.deployments.items():
                     if deployment.status == "HEALTHY" and name not in ready:

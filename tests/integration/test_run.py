@@ -34,7 +34,7 @@ def test_the_lines_and_the_ports_of_a_start(toy_model: Path, tmp_path: Path) -> 
         until(lambda: "interrupt to stop" in process.log(), "the service")
         text = process.log()
         parts = ("starting Ray", "stage 1", "stage 2", "the scene worker", "the gateway")
-        assert all(part in text for part in (*parts, f"at http://127.0.0.1:{port}"))
+        assert [part for part in (*parts, f"at http://127.0.0.1:{port}") if part not in text] == [], text
         assert re.search(r"up to [\d,]+ px in [\d.]+ s", text)
         log = re.search(r"log: (\S+)", text)
         assert log is not None and any(Path(log[1]).glob("*Gateway*"))
