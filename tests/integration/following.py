@@ -29,13 +29,22 @@ from idgbr.registry.versions import register
 from serve_apps.reconciler import Flags, target
 
 ROOT = Path(__file__).parents[2]
-CLIENTS = 8
+CLIENTS = 3
+"""More than there are CPUs; each further one takes them from the processes that promote."""
 _PATIENCE_S = 1200.0
 """Nothing here takes a minute on a quiet machine."""
 _RAY = """
 import sys, ray
-ray.init(address="local", num_cpus=8, include_dashboard=True, dashboard_host="127.0.0.1",
-         dashboard_port=int(sys.argv[1]), _metrics_export_port=int(sys.argv[2]), object_store_memory=300 * 2**20)
+for tries_left in (2, 1, 0):  # Ray gives up after 30 seconds
+    try:
+        ray.init(address="local", num_cpus=8, include_dashboard=True, dashboard_host="127.0.0.1",
+                 dashboard_port=int(sys.argv[1]), _metrics_export_port=int(sys.argv[2]),
+                 object_store_memory=300 * 2**20)
+        break
+    except Exception:
+        ray.shutdown()
+        if not tries_left:
+            raise
 print("address", ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
 """

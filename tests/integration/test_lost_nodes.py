@@ -89,11 +89,17 @@ def check(driver: subprocess.Popen[str], folder: Path, undisturbed: list[dict[st
         assert one == pytest.approx(other, abs=1e-4)
 
 
-@pytest.mark.parametrize(("workers", "fewest", "cpus"), [(2, 0, 1.0), (3, 2, 1.5)], ids=["replaced", "elastic"])
+@pytest.mark.parametrize(
+    ("workers", "fewest", "cpus"),
+    [pytest.param(2, 0, 1.0, id="replaced", marks=pytest.mark.soak), pytest.param(3, 2, 1.5, id="elastic")],
+)
 def test_node_lost_in_training(
     machines: Machines, undisturbed: list[dict[str, float]], tmp_path: Path, workers: int, fewest: int, cpus: float
 ) -> None:
-    """Its worker starts on another machine; or, where none has room for it, the others go on without."""
+    """Its worker starts on another machine; or, where none has room for it, the others go on without.
+
+    `make test-slow` replaces a worker in test_preemption_leads_to_a_checkpoint.
+    """
     (tmp_path / "wait-9").touch()
     resources = {"train_workers": workers, "min_train_workers": fewest, "cpus_per_worker": cpus}
     driver = machines.drive(tmp_path, training=SHAPE, resources=resources)

@@ -40,7 +40,9 @@ def environment(token: Path) -> dict[str, str]:
     return env | {"RAY_worker_niceness": "0", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
 
 
-@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "workers", [pytest.param("1", marks=pytest.mark.soak), pytest.param("2", marks=pytest.mark.slow)]
+)
 def test_killed_run_resumes_with_the_same_curve(twelve_steps: StageResult, tmp_path: Path, workers: str) -> None:
     """The driver is killed in step 8; the same command goes on, also with another number of workers."""
     chaos = tmp_path / "chaos"

@@ -68,9 +68,10 @@ def test_the_end_of_a_training_waits_for_no_dashboard() -> None:
     assert logs and not [log for log in logs if "Failed to stop PlacementGroupCleaner" in log.read_text()]
 
 
-def test_two_workers_and_one_train_the_refiner_alike(ray_session: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [6, pytest.param(20, marks=pytest.mark.soak)])
+def test_two_workers_and_one_train_the_refiner_alike(ray_session: None, tmp_path: Path, steps: int) -> None:
     """Stage 2 in float32, given the same global batches: the first losses agree, step by step."""
-    base = toy_stage(tmp_path, "refiner", steps=20, batch=4, lr=5e-4, clip=1.0, validate_every=1, validate_windows=1)
+    base = toy_stage(tmp_path, "refiner", steps=steps, batch=4, lr=5e-4, clip=1.0, validate_every=1, validate_windows=1)
     with_maps = [replace(region, coarse=region.label) for region in base.windows.plan.regions]
     plan = DrawPlan(with_maps, SamplingConfig(), AugmentationConfig(), WINDOW, seed=1)
     config = Experiment(
@@ -91,5 +92,5 @@ def test_two_workers_and_one_train_the_refiner_alike(ray_session: None, tmp_path
         )  # fmt: skip
         resources = ResourcesConfig(train_workers=world)
         curves.append([p["loss"] for p in run_stage(spec, resources, str(tmp_path / "runs")).history])
-    assert len(curves[0]) == 20
+    assert len(curves[0]) == steps
     np.testing.assert_allclose(curves[0], curves[1], atol=1e-4)
