@@ -12,7 +12,8 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -45,6 +46,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LOG = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class _Admitted:
+    """A request whose work fits, decoded.
+
+    Attributes:
+        served: the version of the model it is pinned to.
+        sampler: the sampler's settings.
+        assembly: what makes its maps.
+        own: planes of the coarse map that it brought.
+        decoded_ms: milliseconds from its arrival until it was decoded.
+    """
+
+    served: Served
+    sampler: SamplerConfig
+    assembly: Assembly
+    own: NDArray[np.uint8] | None
+    decoded_ms: float
 
 
 @serve.deployment
@@ -121,40 +141,36 @@ class SceneWorker:
 
     async def make(self, request: MapRequest) -> MapReply | Problem:
         """A map, or why there is none. Never raises, but for cancellation."""
-        started = time.perf_counter()
         try:
-            async with self._shelf.lease() as (address, served):
-                sampler = self._sampler(request, served)
-                estimate = await self._estimated(request, served, sampler)
-                with self._workload.admitted(estimate.seconds) as job:
-                    assembly, own = await self._decoded(request, address, served, self._counter(estimate, job))
-                    decoded_ms = (time.perf_counter() - started) * 1e3
-                    maps = await assembly.maps(sampler, own, request.stage == "refine")
-                    maps.milliseconds = {"decode": decoded_ms, **maps.milliseconds}
-                    return await self._reply(request, served, assembly.picture, maps)
+            async with self._admitted(request) as one:
+                maps = await one.assembly.maps(one.sampler, one.own, request.stage == "refine")
+                return await self._reply(request, one, maps)
         except Exception as error:
             return self._problem(error)
 
     async def make_stream(self, request: MapRequest) -> AsyncIterator[bytes | Problem]:
         """Lines of NDJSON: the coarse map, every denoising step, the result."""
-        started = time.perf_counter()
         try:
-            async with self._shelf.lease() as (address, served):
-                sampler = self._sampler(request, served)
-                estimate = await self._estimated(request, served, sampler)
-                with self._workload.admitted(estimate.seconds) as job:
-                    assembly, own = await self._decoded(request, address, served, self._counter(estimate, job))
-                    decoded_ms = (time.perf_counter() - started) * 1e3
-                    if "image" in request.outputs:
-                        yield _line(await self._threaded(_image_line, assembly.picture))
-                    maps = await assembly.coarse_maps() if own is None else Maps(own)
-                    maps.milliseconds = {"decode": decoded_ms, **maps.milliseconds}
-                    async for line in step_lines(assembly, maps, sampler, self._args.scenes.calls, self._threaded):
-                        yield _line(line)
-                    reply = await self._reply(request, served, assembly.picture, maps)
-                    yield _line(_result(reply))
+            async with self._admitted(request) as one:
+                if "image" in request.outputs:
+                    yield _line(await self._threaded(_image_line, one.assembly.picture))
+                maps = await one.assembly.coarse_maps() if one.own is None else Maps(one.own)
+                async for line in step_lines(one.assembly, maps, one.sampler, self._args.scenes.calls, self._threaded):
+                    yield _line(line)
+                yield _line(_result(await self._reply(request, one, maps)))
         except Exception as error:
             yield self._problem(error)
+
+    @asynccontextmanager
+    async def _admitted(self, request: MapRequest) -> AsyncIterator[_Admitted]:
+        """A request that is admitted and decoded; in the body its version of the model stays."""
+        started = time.perf_counter()
+        async with self._shelf.lease() as (address, served):
+            sampler = self._sampler(request, served)
+            estimate = await self._estimated(request, served, sampler)
+            with self._workload.admitted(estimate.seconds) as job:
+                assembly, own = await self._decoded(request, address, served, self._counter(estimate, job))
+                yield _Admitted(served, sampler, assembly, own, (time.perf_counter() - started) * 1e3)
 
     async def _load(self, address: str) -> Served:
         served = await self._threaded(find, address, self._args.tracking_uri)
@@ -236,10 +252,11 @@ class SceneWorker:
     def _sampler(self, request: MapRequest, served: Served) -> SamplerConfig:
         return SamplerConfig.model_validate(served.spec.sampler.model_dump() | request.sampler)
 
-    async def _reply(self, request: MapRequest, served: Served, picture: Picture, maps: Maps) -> MapReply:
-        started = time.perf_counter()
+    async def _reply(self, request: MapRequest, one: _Admitted, maps: Maps) -> MapReply:
+        started, served, picture = time.perf_counter(), one.served, one.assembly.picture
         parts = await self._threaded(encoded, request, served, picture, maps)
-        maps.milliseconds["encode"] = (time.perf_counter() - started) * 1e3
+        encode_ms = (time.perf_counter() - started) * 1e3
+        maps.milliseconds = {"decode": one.decoded_ms, **maps.milliseconds, "encode": encode_ms}
         for stage, value in maps.milliseconds.items():
             self._metrics.latency.observe(value, {"stage": stage})
         ids = maps.planes[0] if maps.refined is None else maps.refined

@@ -187,7 +187,11 @@ class Place:
             "serve": f"http://127.0.0.1:{self._dashboard}", "endpoint": self.url,
         }  # fmt: skip
         self._ray = Process([sys.executable, "-c", _RAY, self._dashboard, self._metrics], folder / "ray.log")
-        until(lambda: "address" in self._ray.log(), "Ray")
+        try:
+            until(lambda: "address" in self._ray.log(), "Ray")
+        except AssertionError:
+            self.store.kill()
+            raise
         self._address = self._ray.log().split("address ")[1].split()[0]
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from idgbr import IGNORE
 from idgbr.raster.grid import Window
+from idgbr.raster.merges import Merges
 
 TILE = 1024
 """Side of a tile in pixels."""
@@ -202,16 +203,7 @@ def _merged(pixels: Numbers, classes: NDArray[np.uint8], pairs: Numbers, min_pix
     for one, other in pairs.tolist():
         near[one].add(other)
         near[other].add(one)
-    joined: dict[int, int] = {}
-
-    def find(region: int) -> int:
-        root = region
-        while root in joined:
-            root = joined[root]
-        while region != root:
-            joined[region], region = root, joined[region]
-        return root
-
+    joined = Merges()
     small = np.flatnonzero(pixels < min_pixels)
     queue = list(zip(pixels[small].tolist(), small.tolist(), strict=True))
     heapq.heapify(queue)
@@ -219,7 +211,7 @@ def _merged(pixels: Numbers, classes: NDArray[np.uint8], pairs: Numbers, min_pix
         size, region = heapq.heappop(queue)
         if region in joined or size != pixels[region]:
             continue  # part of another by now, or grown and queued anew
-        round_it = {find(other) for other in near.pop(region, ())} - {region}
+        round_it = {joined.root(other) for other in near.pop(region, ())} - {region}
         known = [other for other in round_it if classes[other] != IGNORE]
         if not known:
             classes[region] = IGNORE
@@ -237,5 +229,5 @@ def _merged(pixels: Numbers, classes: NDArray[np.uint8], pairs: Numbers, min_pix
             near.pop(largest)
     root = np.arange(pixels.size)
     for region in joined:
-        root[region] = find(region)
+        root[region] = joined.root(region)
     return root

@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 
 from idgbr import IGNORE
 from idgbr.raster.grid import Window
+from idgbr.raster.merges import Merges
 from idgbr.raster.regions import Numbers, label_areas
 
 MAX_GROUP_PX = 512
@@ -182,16 +183,7 @@ class _Part:
         regions = self._regions(numbers)
         classes = {number: int(self._class[number]) for region in regions.values() for number in region.borders}
         classes |= {number: int(self._class[number]) for number in regions}
-        joined: dict[int, int] = {}
-
-        def find(number: int) -> int:
-            root = number
-            while root in joined:
-                root = joined[root]
-            while number != root:
-                joined[number], number = root, joined[number]
-            return root
-
+        joined = Merges()
         queue = [(region.pixels, region.first, number) for number, region in regions.items()]
         heapq.heapify(queue)
         while queue:
@@ -201,7 +193,7 @@ class _Part:
                 continue  # a part of another by now, or grown and queued anew
             around: Counter[int] = Counter()
             for other, length in region.borders.items():
-                around[find(other)] += length
+                around[joined.root(other)] += length
             del around[number]
             by_class: Counter[int] = Counter()
             for other, length in around.items():
@@ -215,7 +207,7 @@ class _Part:
             small = [other for other in alike if other in regions]
             classes[number] = best
             if large:
-                joined |= dict.fromkeys((number, *small), large[0])
+                joined.update(dict.fromkeys((number, *small), large[0]))
                 continue
             region.borders = around
             for other in small:
@@ -223,7 +215,7 @@ class _Part:
                 joined[other] = number
             if region.pixels < self._minimum[best]:
                 heapq.heappush(queue, (region.pixels, region.first, number))
-        return {number: classes[find(number)] for number in regions}
+        return {number: classes[joined.root(number)] for number in regions}
 
 
 def _join(region: _Region, other: _Region) -> None:
