@@ -56,7 +56,7 @@ test: lint
 	$(BIN)/pytest -m "not slow" $(PARALLEL)
 
 test-slow: $(STAMP) browser
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow $(PARALLEL)
 
 # What CI leaves out: repetitions of faults that `make test-slow` injects once, and scenes of 2,000 and 4,000 px.
 soak: $(STAMP)

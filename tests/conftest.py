@@ -32,12 +32,17 @@ OPEN_SERVICE_FILES = ("test_serve.py", "test_bad_requests.py")
 """Files that ask the `open_service` of tests/integration: where several processes run tests, one runs all of these."""
 
 
+LONG_FILES = ("test_submitted_jobs.py", "test_follow.py")
+"""Files that take longest: begun last, one would keep one process busy while the other has nothing left to do."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Runs what takes longest first, and tests marked `soak` only where -m names them."""
     soak = "soak" in config.option.markexpr
     config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("soak") and not soak])
     items[:] = [item for item in items if soak or not item.get_closest_marker("soak")]
-    items.sort(key=lambda item: item.path.parent.name != "integration")  # stable: files stay together, in order
+    # Stable: files stay together, in order.
+    items.sort(key=lambda item: (item.path.name not in LONG_FILES, item.path.parent.name != "integration"))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -83,7 +83,7 @@ async function refine() {
   try {
     const answer = await call(`v1/refine/stream?${query}`, { method: "POST", body, signal: abort.signal });
     for await (const event of lines(answer)) {
-      if (abort.signal.aborted) return;
+      abort.signal.throwIfAborted();
       await show(event, started);
     }
   } catch (error) {

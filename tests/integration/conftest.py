@@ -33,7 +33,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,26 +69,11 @@ def worker_path() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def ray_session(worker_path: None) -> Iterator[None]:
-    """A Ray of four logical CPUs on this machine, for every test that does not start a cluster of its own.
-
-    Ray gives up after 30 seconds. On a machine that is busy for a moment this fixture tries again: it would fail once
-    for all tests of the session.
-    """
-    import ray
-
+    """A Ray of four logical CPUs on this machine, for every test that does not start a cluster of its own."""
     from idgbr.config.tree import ResourcesConfig
     from idgbr.distributed.session import start_ray
-    from idgbr.errors import UserError
 
-    with ExitStack() as stack:
-        for tries_left in (3, 2, 1, 0):
-            try:
-                stack.enter_context(start_ray(ResourcesConfig(logical_cpus=4)))
-                break
-            except UserError:
-                ray.shutdown()
-                if not tries_left:
-                    raise
+    with start_ray(ResourcesConfig(logical_cpus=4)):
         yield
 
 

@@ -20,6 +20,8 @@ from serving import geotiff, picture, pids, read, refine, service
 
 HERE = Path(__file__).parent
 SECONDS = 400
+LIMITS = {"request_s": 600}
+"""On a busy machine too, what these tests send fits into the time limit."""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
@@ -58,7 +60,7 @@ def load(ask: Callable[[int], None], at_once: int) -> Iterator[None]:
 def test_stages_scale_on_their_own(ray_session: None, toy_model: Path) -> None:
     stage = {"num_cpus": 0.1, "max_replicas": 3, "upscale_delay_s": 1, "downscale_delay_s": 1}
     stages = {"coarse": {**stage, "target_ongoing_requests": 2}, "refiner": {**stage, "target_ongoing_requests": 1}}
-    with service(toy_model, **stages) as url:
+    with service(toy_model, limits=LIMITS, **stages) as url:
         body = geotiff(picture(60, 60))
 
         def ask(_: int) -> None:
@@ -76,7 +78,7 @@ def test_stages_scale_on_their_own(ray_session: None, toy_model: Path) -> None:
 def test_killed_replicas_cost_a_retry_at_most(ray_session: None, toy_model: Path) -> None:
     two = {"num_cpus": 0.1, "min_replicas": 2, "max_replicas": 2}
     names = {"gateway": "Gateway", "scenes": "SceneWorker", "coarse": "CoarseSegmenter", "refiner": "DiffusionRefiner"}
-    with service(toy_model, **dict.fromkeys(names, two)) as url:
+    with service(toy_model, limits=LIMITS, **dict.fromkeys(names, two)) as url:
         bodies = [geotiff(picture(60 + 30 * n, 60, n)) for n in range(4)]
         expected = [read(refine(url, body, samples=2).content)[0] for body in bodies]
         statuses: list[int] = []

@@ -7,7 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
+import pytest
 
 JOB = """
 import time
@@ -59,10 +64,16 @@ def test_a_terminated_driver_may_take_its_time_to_clean_up(tmp_path: Path) -> No
     assert json.loads(lines[-1])["exit_code"] == 143
 
 
+@pytest.mark.slow
 def test_a_ray_that_starts_too_slowly_is_a_message(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(SLOW_AGENTS)
     with start(tmp_path) as process:
-        out, said = process.communicate(timeout=200)
+        while process.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                names = [child.name() for child in psutil.Process(process.pid).children()]
+                assert names.count("gcs_server") <= 1, "what did not start in time still runs"
+            time.sleep(0.5)
+        out, said = process.communicate(timeout=60)
         assert process.returncode == 2, said
     assert "too busy" in json.loads(out.splitlines()[-1])["message"]
     assert "Traceback" not in said

@@ -12,10 +12,11 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+import psutil
 import ray
 from ray._private import ray_constants
 
@@ -25,6 +26,9 @@ from idgbr.errors import UserError
 
 OBJECT_STORE_BYTES = 400 * 2**20
 """Object store of a local Ray. What travels is windows of a few hundred kB, so more would only cost memory."""
+
+START_TRIES = 3
+"""How often a local Ray is started: it gives up after 30 seconds, on a machine that may be busy for a moment only."""
 
 _LONGEST_TEMPORARY = 36
 """Bytes of a path below which Ray's sockets still have valid names."""
@@ -151,24 +155,42 @@ def _start_local(resources: ResourcesConfig) -> None:
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # that it is protected is no warning
     # Workers alone must not take all there is, or nothing is left to read their windows.
     workers = max(resources.train_workers, resources.infer_workers)
-    try:
-        ray.init(
-            address="local",
-            num_cpus=max(resources.logical_cpus, math.ceil(workers * resources.cpus_per_worker) + 1),
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-            _temp_dir=_short_folder(),
-            runtime_env={"env_vars": worker_environment(resources.threads_per_worker)},
-        )
-    except Exception as error:  # Ray has no type for it
-        if "timed out during startup" not in str(error):
-            raise
-        raise UserError(
-            "Ray did not start within its 30 seconds: this machine is too busy, or its disk too slow; try again when "
-            "less runs on it, or set resources.ray_address to a Ray that runs already (`ray start --head`)"
-        ) from error
+    start = functools.partial(
+        ray.init,
+        address="local",
+        num_cpus=max(resources.logical_cpus, math.ceil(workers * resources.cpus_per_worker) + 1),
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        logging_level=logging.WARNING,
+        log_to_driver=False,
+        _temp_dir=_short_folder(),
+        runtime_env={"env_vars": worker_environment(resources.threads_per_worker)},
+    )
+    for tries_left in reversed(range(START_TRIES)):
+        before = set(psutil.Process().children())
+        try:
+            start()
+            return
+        except Exception as error:  # Ray has no type for it
+            if "timed out during startup" not in str(error):
+                raise
+            _end_ray(set(psutil.Process().children()) - before)
+            if not tries_left:
+                raise UserError(
+                    f"Ray did not start within {START_TRIES} times 30 seconds: this machine is too busy, or its disk "
+                    "too slow; try again when less runs on it, or set resources.ray_address to a Ray that runs already "
+                    "(`ray start --head`)"
+                ) from error
+
+
+def _end_ray(started: Iterable[psutil.Process]) -> None:
+    """End the processes of a Ray that did not start in time: `ray.shutdown` knows nothing of them."""
+    ray.shutdown()
+    for process in started:
+        with suppress(psutil.NoSuchProcess):
+            if ray.__path__[0] in " ".join(process.cmdline()):
+                for one in (process, *process.children(recursive=True)):
+                    one.kill()
 
 
 def _short_folder() -> str | None:
