@@ -60,6 +60,11 @@ KINDS: dict[str, tuple[Callable[[int], np.ndarray], str, list[str], dict[str, An
         lambda i: ids(i, 3) * 10 + 10, ".tif", ["class_10", "class_20", "class_30"],
         {"values": {10: 0, 20: 1, 30: 2}},
     ),
+    "ids and 255": (lambda i: np.where(ids(i + 9, 4) == 3, 255, ids(i, 3)).astype(np.uint8), ".tif",
+                    ["class_0", "class_1", "class_2"], {}),
+    "ids below 0": (lambda i: ids(i, 3).astype(np.int16) - 1, ".tif", ["background", "object"], {"ignore": [255, -1]}),
+    "objects alone": (lambda i: np.where(ids(i), 1, np.nan).astype(np.float32), ".tif", ["background", "object"],
+                      {"nonzero": True, "ignore": []}),
 }  # fmt: skip
 
 
@@ -101,6 +106,11 @@ def test_a_nodata_tag_that_is_a_class_is_mapped_and_said(inspected: Callable[...
     found = inspected(ids, ".tif", nodata=0)
     assert found.data["label"]["values"] == {0: 0, 1: 1}
     assert any("nodata tag" in finding.found for finding in found.findings)
+
+
+def test_imagery_is_no_label(inspected: Callable[..., Inspection]) -> None:
+    found = inspected(lambda i: np.random.default_rng(i).integers(1, 255, (3, SIDE, SIDE), dtype=np.uint8), ".png")
+    assert [f.key for f in found.findings if f.severity == "error"] == ["data.source.labels"]
 
 
 def test_polygons_with_and_without_an_attribute(tmp_path: Path, write_raster: WriteRaster) -> None:

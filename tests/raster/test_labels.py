@@ -152,3 +152,50 @@ def test_kampalas_polygons_agree_with_its_mask(data_dir: Path) -> None:
     config = LabelConfig(kind="vector", attribute="class")
     burnt = read_label(str(folder / "kampala_blockA_labels.geojson"), image, classes, config, window)
     assert (mask != burnt)[mask != IGNORE].mean() < 0.002
+
+
+def strip(ids: np.ndarray, value: float, kind: str) -> np.ndarray:
+    """Ids of 0 and 1, with another value in the first ten columns: 700 pixels."""
+    out = (ids % 255 == 1).astype(kind)
+    out[:, :, :10] = value
+    return out
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "options", "label", "becomes", "note"),
+    [
+        (np.nan, "float32", {}, {}, IGNORE, "no label: transparent, masked or NaN"),
+        (np.nan, "float32", {}, {"values": {0: 0, 1: 1}}, IGNORE, "no label: transparent, masked or NaN"),
+        (np.nan, "float32", {}, {"nonzero": True}, 0, "NaN in the label file became class 0"),
+        (-9999, "int16", {"nodata": -9999}, {"nonzero": True}, IGNORE, "no label: value -9999 is the label file's"),
+        (-1, "int16", {}, {"nonzero": True}, 1, "value -1 became class 1"),
+        (255, "uint8", {}, {"nonzero": True}, 1, "value 255 became class 1"),
+        (7, "uint8", {}, {"nonzero": True, "ignore": [7]}, IGNORE, "no label: value 7 (data.label.ignore)"),
+        (-5, "int16", {"nodata": -5}, {"threshold": 1}, IGNORE, "no label: value -5 is the label file's"),
+    ],
+)
+def test_values_that_are_no_class_are_counted_with_their_reason(
+    make: Make,
+    image: Scene,
+    ids: np.ndarray,
+    value: float,
+    kind: str,
+    options: dict,
+    label: dict,
+    becomes: int,
+    note: str,
+) -> None:
+    path = make("label.tif", strip(ids, value, kind), **options)
+    found, notes = label_reader(path, image, CLASSES[:2], LabelConfig.model_validate(label)).explain(WINDOW)
+    np.testing.assert_array_equal(found[:, 10:], (ids[0, :, 10:] % 255 == 1))
+    assert (found[:, :10] == becomes).all()
+    assert [int(where.sum()) for text, where in notes.items() if note in text] == [700], notes.keys()
+
+
+def test_what_a_colour_table_makes_transparent_has_no_label(make: Make, image: Scene, ids: np.ndarray) -> None:
+    colours = {0: (255, 255, 255, 255), 1: (0, 0, 255, 255), 2: (0, 255, 0, 255), 255: (0, 0, 255, 0)}
+    colours[254] = (0, 0, 0, 0)  # a single transparent entry GDAL reports as nodata
+    path = make("label.png", ids, driver="PNG", crs=None, transform=None, colormap=colours)
+    found, notes = label_reader(path, image, CLASSES, LabelConfig(kind="colour")).explain(WINDOW)
+    np.testing.assert_array_equal(found, ids[0])
+    assert any("transparent" in text and where.sum() == (ids == 255).sum() for text, where in notes.items())

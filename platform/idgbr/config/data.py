@@ -9,11 +9,13 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from idgbr.config.node import Node, Unit
 
+_COLOUR = r"^#[0-9a-fA-F]{6}$"
+
 
 class ClassSpec(Node):
     name: str
     """Name shown in tables, legends and polygon attributes."""
-    colour: str = Field(pattern=r"^#[0-9a-fA-F]{6}$")
+    colour: str = Field(pattern=_COLOUR)
     """Display colour, and the label colour of colour-coded rasters, as #rrggbb."""
 
 
@@ -89,7 +91,7 @@ class LabelConfig(Node):
     no threshold. JPEG masks of 0 and 255 get the threshold 128 automatically."""
     ignore: list[RawValue] = [255]
     """Raw values (index), or values of `attribute` (vector), that mean "no label"."""
-    ignore_colours: list[str] = ["#000000"]
+    ignore_colours: list[Annotated[str, Field(pattern=_COLOUR)]] = ["#000000"]
     """colour: colours that mean "no label"."""
     allow_missing: list[str] = []
     """Names of classes that may be absent from the train split; any other absent class ends the job, since it usually
@@ -108,6 +110,35 @@ class LabelConfig(Node):
     size_slack: int = Field(0, ge=0)
     """Number of pixels by which a label raster may be larger or smaller than its image at the right and lower edge;
     missing pixels have no label."""
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> LabelConfig:
+        for key, kind in _KINDS.items():
+            if self.kind not in kind and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"{key}: found with kind {self.kind}; expected kind {' or '.join(kind)}, or no such key"
+                )
+        chosen = [key for key in ("values", "nonzero", "threshold") if getattr(self, key)]
+        if len(chosen) > 1:
+            raise ValueError(f"found {' and '.join(chosen)}; expected one of them, since each reads all values")
+        words = [key for key in (*self.values, *self.ignore) if isinstance(key, str)] if self.kind == "index" else []
+        if words:
+            raise ValueError(
+                f"values, ignore: found {', '.join(words)} with kind index; expected whole numbers, which pixels hold"
+            )
+        return self
+
+
+_KINDS = {
+    "values": ("index", "vector"),
+    "nonzero": ("index",),
+    "threshold": ("index",),
+    "attribute": ("vector",),
+    "layer": ("vector",),
+    "burn": ("vector",),
+    "background": ("vector",),
+}
+"""Keys of `data.label` that are read with some kinds of labels only."""
 
 
 class Box(Node):
@@ -205,6 +236,19 @@ class DataConfig(Node):
     split: SplitConfig = SplitConfig()
     sampling: SamplingConfig = SamplingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    @model_validator(mode="after")
+    def _classes_differ(self) -> DataConfig:
+        names = [spec.name.strip().lower() for spec in self.classes]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"classes: found {', '.join(twice)} twice; expected a name of its own for every class")
+        colours = [spec.colour.lower() for spec in self.classes] if self.label.kind == "colour" else []
+        if twice := sorted({colour for colour in colours if colours.count(colour) > 1}):
+            raise ValueError(f"classes: found {', '.join(twice)} twice; expected one class for a colour in the labels")
+        if (self.label.nonzero or self.label.threshold is not None) and len(self.classes) != 2:
+            key = "nonzero" if self.label.nonzero else "threshold"
+            raise ValueError(f"label.{key}: found {len(self.classes)} classes; expected two, since it tells two apart")
+        return self
 
     @model_validator(mode="after")
     def _missing_are_classes(self) -> DataConfig:

@@ -14,7 +14,7 @@ from idgbr.datasets.prepare import PreparedRegion
 from idgbr.datasets.splits import SPLITS, Region
 from idgbr.errors import UserError
 from idgbr.raster.findings import Finding
-from idgbr.raster.label_rasters import OUTSIDE
+from idgbr.raster.label_rasters import HIDDEN, OUTSIDE
 from idgbr.raster.label_survey import label_header, merged, shares, survey_label
 from idgbr.raster.labels import APART
 from idgbr.raster.vectors import attribute_values
@@ -102,18 +102,30 @@ def _reading(labels: Sequence[str], absent: Sequence[int], config: DataConfig) -
     step = max(1, len(labels) // MAX_SURVEYED)
     if label.kind == "vector":
         return _reading_of_polygons(labels[::step], label)
-    values, colours = merged(map(survey_label, labels[::step]))
+    surveys = list(map(survey_label, labels[::step]))
+    values, colours = merged(surveys)
+    tags = {label_header(uri).nodata for uri in labels[::step]} - {None}
+    tagged = sorted(tag for tag in tags if tag in absent and label.kind == "index")  # type: ignore[type-var]
+    if not tagged and (hidden := float(np.mean([survey.hidden for survey in surveys]))):
+        held = f"{shares(colours if label.kind == 'colour' else values)}, and {hidden:.1%} is {HIDDEN}: no label"
+        if len(config.classes) == 2 and list(absent) == [0]:
+            advice = "set it to true, with data.label.kind index, so that what is hidden becomes class 0"
+            return held, "data.label.nonzero", advice
     if label.kind == "colour":
         ignored = {colour.lower() for colour in label.ignore_colours} & set(colours)
         key = "data.label.ignore_colours" if ignored else "data.classes"
         return shares(colours), key, "give every class its colour in the labels"
-    tags = {label_header(uri).nodata for uri in labels[::step]} - {None}
-    if tagged := sorted(tag for tag in tags if tag in absent):  # type: ignore[type-var]
+    if tagged:
         mapping = "{" + ", ".join(f"{k}: {k}" for k in range(len(config.classes))) + "}"
         held = f"{shares(values)}, and {tagged[0]:g} is the files' nodata tag, which carries no label"
         return held, "data.label.values", f"set it to {mapping}, so that the value counts as a class all the same"
     others = [value for value in values if value != 0]
-    if len(config.classes) == 2 and 0 in values and len(others) == 1:
+    if label.threshold is not None:
+        return shares(values), "data.label.threshold", "set it between the values of the two classes, or leave it out"
+    if read := [value for value in values if _id_of(value, label) in absent]:
+        held = f"{shares(values)}, of which {', '.join(f'{value:g}' for value in read)} is read as this class"
+        return held, "data.nodata", "look whether the imagery is nodata there, or in no split"
+    if len(config.classes) == 2 and 0 in values and len(others) == 1 and not label.values:
         ignored_words = ", which data.label.ignore leaves without a label" if others[0] in label.ignore else ""
         held = f"{shares(values)}: a mask of two values{ignored_words}"
         return held, "data.label.nonzero", "set it to true, so that any value but 0 is class 1"
@@ -121,6 +133,15 @@ def _reading(labels: Sequence[str], absent: Sequence[int], config: DataConfig) -
         held = f"{shares(values)}, of which {', '.join(map(str, ignored_values))} carries no label"
         return held, "data.label.ignore", "take it out there, or map values to ids with data.label.values"
     return shares(values), "data.label.values", "map the values to ids of classes"
+
+
+def _id_of(value: float, label: LabelConfig) -> float | None:
+    """The class id that a value of an index raster is read as; None where it is none."""
+    if label.nonzero:
+        return float(value != 0)
+    if label.values:
+        return label.values.get(int(value)) if float(value).is_integer() else None
+    return None if value in label.ignore else value
 
 
 def _reading_of_polygons(labels: Sequence[str], label: LabelConfig) -> tuple[str, str, str]:

@@ -34,6 +34,8 @@ _MOST = 30
 """Most classes that values may stand for; more values are identities of objects."""
 _RARE = 0.0005
 """Share of pixels below which a colour or value is an accident."""
+_CODED = 0.9
+"""Smallest share of pixels in the colours of a code; those of smoothed or lossy labels are mixtures."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def propose_raster(surveys: Sequence[LabelSurvey]) -> Proposal:
     """A reading of label rasters."""
     values, colours = merged(surveys)
     if any(survey.colours for survey in surveys) and not all(
-        survey.alike and not survey.header.palette for survey in surveys
+        survey.alike and (not survey.header.palette or _black_and_white(survey)) for survey in surveys
     ):
         return _colours(surveys, colours)
     blurred = [survey for survey in surveys if survey.blurred]
@@ -76,11 +78,17 @@ def propose_raster(surveys: Sequence[LabelSurvey]) -> Proposal:
     if numbers in ([0, 255], [255]) or (len(numbers) == 2 and numbers[0] == 0 and numbers[1] != 1):
         return Proposal(_binary(surveys), _nonzero(), f"masks of two values: {shares(values)}")
     ids = [n for n in numbers if n != 255 and n >= 0]
+    if len(ids) == 1 and any(survey.hidden for survey in surveys):
+        return _objects_alone(surveys, shares(values))
     label: dict[str, Any] = {"kind": "index"}
     if ids != list(range(len(ids))) or tags & set(ids):
         label["values"] = {n: i for i, n in enumerate(ids)}
     classes = _binary(surveys) if ids in ([0, 1], [0]) else [_class(i, f"class_{n}") for i, n in enumerate(ids)]
     findings = []
+    if below := sorted({n for n in numbers if n < 0} - tags):
+        label["ignore"] = [255, *below]
+        sentence = f"values below 0: {', '.join(map(str, below))}"
+        findings.append(Finding(surveys[0].uri, sentence, "data.label.ignore", "read as no label", "warning"))
     if tagged := sorted(t for t in tags & set(ids) if t is not None):
         sentence = f"value {tagged[0]:g} is a class and the files' nodata tag at once"
         advice = "mapped there, so that it counts as a class"
@@ -127,7 +135,15 @@ def propose_vector(uris: Sequence[str]) -> Proposal:
 def _colours(surveys: Sequence[LabelSurvey], colours: Mapping[str, int]) -> Proposal:
     total = max(1, sum(colours.values()))
     kept = [colour for colour, count in colours.items() if count / total >= _RARE]
-    if not colours or len(kept) > _MOST:
+    if len(kept) == 1 and any(survey.hidden for survey in surveys):
+        return _objects_alone(surveys, shares(colours))
+    if not colours or len(kept) > _MOST or sum(colours[c] for c in kept) < _CODED * total:
+        if "#000000" not in colours:
+            doubt = Finding(
+                surveys[0].uri, f"{len(colours) or 'thousands of'} colours and no black, so no colour code of classes",
+                "data.source.labels", "is it imagery, or smoothed, or lossily compressed? Labels are neither", "error",
+            )  # fmt: skip
+            return Proposal(_binary(surveys), _nonzero(), "many colours", [doubt])
         doubt = Finding(
             surveys[0].uri, "hundreds of colours, no colour code of classes", "data.label.nonzero",
             "read as two classes, black and anything else", "warning",
@@ -148,6 +164,20 @@ def _colours(surveys: Sequence[LabelSurvey], colours: Mapping[str, int]) -> Prop
         advice = "these pixels carry no label"
         findings.append(Finding(surveys[0].uri, sentence, "data.label.ignore_colours", advice, "warning"))
     return Proposal(classes, label, f"colours: {shares(colours)}", findings)
+
+
+def _objects_alone(surveys: Sequence[LabelSurvey], held: str) -> Proposal:
+    doubt = Finding(
+        surveys[0].uri, "pixels beside the objects are transparent, masked or NaN", "data.label.nonzero",
+        "read as class 0; without the key they carry no label", "warning",
+    )  # fmt: skip
+    return Proposal(_binary(surveys), _nonzero(), f"objects and nothing else: {held}", [doubt])
+
+
+def _black_and_white(survey: LabelSurvey) -> bool:
+    """Whether a colour table shows 0 black and another value white: files of one bit have such a table."""
+    colours = survey.colours
+    return set(colours) <= {"#000000", "#ffffff"} and colours.get("#000000", 0) == survey.values.get(0, 0)
 
 
 def _are_instances(surveys: Sequence[LabelSurvey], numbers: Sequence[int]) -> bool:
@@ -179,7 +209,7 @@ def _binary(surveys: Sequence[LabelSurvey]) -> list[dict[str, str]]:
 def _object(names: Sequence[str]) -> str:
     """What polygons or masks show, if a file, folder or layer says so."""
     words = " ".join(["/".join(PurePosixPath(name).parts[-3:]).lower() for name in names])
-    return next((word for word in _OBJECTS if word in words), "object")
+    return next((word for word in _OBJECTS if re.search(rf"(?<![a-z]){word}(?:e?s)?(?![a-z])", words)), "object")
 
 
 def _class(number: int, name: str) -> dict[str, str]:

@@ -34,7 +34,7 @@ from idgbr.raster.scene import Scene
 
 _STRIP = 256
 _SMALL = 512 * 512  # pixels; an image up to this size is decoded in one go, tiles or not
-_VERSION = 2  # raised when prepared files change, so that those of an older version are made anew
+_VERSION = 3  # raised when prepared files change, so that those of an older version are made anew
 
 
 @dataclass(frozen=True)

@@ -3,59 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 
 from idgbr import IGNORE
 from idgbr.config.data import ClassSpec, LabelConfig
 from idgbr.errors import UserError
-from idgbr.raster.crs import crs_name, same_crs
 from idgbr.raster.gdal import gdal_env
-from idgbr.raster.grid import Grid, Window
+from idgbr.raster.grid import Window
+from idgbr.raster.label_places import place_label
 from idgbr.raster.label_survey import colour_table, label_header, pack, shares, survey_label
 from idgbr.raster.scene import Scene
-from idgbr.raster.source import Source
+from idgbr.raster.source import Source, equal_to
 
 Notes = dict[str, np.ndarray]
 """What happened to pixels on their way to class ids, and where: sentence -> (H, W) bool."""
 
 OUTSIDE = "no label: outside of the label file"
-
-
-@dataclass(frozen=True)
-class _SamePixels:
-    """A label file whose pixels are those of the image's file: windows count alike in both."""
-
-    scene: Scene
-
-    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Pixels (B, H, W), which of them are valid, and which lie in the file, (H, W) bool each."""
-        return (*self.scene.read(window), _inside(self.scene, window))
-
-
-@dataclass(frozen=True)
-class _SamePlace:
-    """A label file that covers the place of the image: of every image pixel's centre, the label pixel round it."""
-
-    scene: Scene
-    image: Grid
-
-    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As `_SamePixels.read`."""
-        label = self.scene.grid()
-        between = ~label.affine @ self.image.crop(window).affine
-        cols = np.floor(between.a * (np.arange(window.width) + 0.5) + between.c).astype(np.int64)
-        rows = np.floor(between.e * (np.arange(window.height) + 0.5) + between.f).astype(np.int64)
-        top, left = int(rows.min()), int(cols.min())
-        source = Window(top, left, int(rows.max()) - top + 1, int(cols.max()) - left + 1)
-        inside = ((rows >= 0) & (rows < label.height))[:, None] & ((cols >= 0) & (cols < label.width))[None]
-        if source.intersect(label.window) is None:
-            bands = len(self.scene.profile().selected)
-            return np.zeros((bands, *inside.shape), np.uint8), np.zeros_like(inside), inside
-        pixels, valid = self.scene.read(source)
-        at = np.ix_(rows - top, cols - left)
-        return np.stack([band[at] for band in pixels]), valid[at], inside
+_MIXED = 8
+_BLENDED = "; so many colours come from smoothed edges or lossy compression: export the labels without either"
+"""Said where more than `_MIXED` colours are no class."""
+HIDDEN = "transparent, masked or NaN in the label file"
 
 
 class RasterLabel:
@@ -65,7 +33,7 @@ class RasterLabel:
         self, uri: str, image: Scene, classes: Sequence[ClassSpec], config: LabelConfig, bands: Sequence[int]
     ) -> None:
         self.uri, self.classes, self.config = uri, classes, config
-        self.source = _placed(uri, image, config, tuple(bands))
+        self.source = place_label(uri, image, config, tuple(bands))
 
     def _refuse(self, found: str, unknown: np.ndarray, window: Window, expected: str) -> UserError:
         row, col = self.source.scene.origin
@@ -104,35 +72,75 @@ class IndexLabel(RasterLabel):
     def explain(self, window: Window) -> tuple[np.ndarray, Notes]:
         """See `LabelReader.explain`."""
         pixels, valid, inside = self.source.read(window)
-        if self.threshold is not None:
-            # Both sides of the threshold are classes here, and so are both of zero: a nodata tag says nothing.
-            high = pixels.max(axis=0) >= self.threshold
-            between = inside & ((pixels > 0) & (pixels < 255)).any(axis=0)
-            return np.where(inside, high, IGNORE).astype(np.uint8), {
-                OUTSIDE: ~inside,
-                f"values between 0 and 255 became the class on their side of {self.threshold:g} "
-                "(data.label.threshold)": between,
-            }
-        if self.config.nonzero:
-            return np.where(inside, (pixels != 0).any(axis=0), IGNORE).astype(np.uint8), {OUTSIDE: ~inside}
+        tagged = self._tagged(pixels)
+        hidden = inside & ~valid & ~tagged
+        if self.threshold is not None or self.config.nonzero:
+            return self._two_classes(pixels, inside, hidden)
         raw = pixels[0]
         keys = np.array(sorted(self.known))
         ids = np.array([self.known[key] for key in keys], dtype=np.uint8)
         at = np.minimum(np.searchsorted(keys, raw), len(keys) - 1)
         hit = keys[at] == raw
         # A value the config maps by name is a class even where the file's nodata tag says otherwise.
-        kept = valid | (np.isin(raw, list(_numbers(self.config.values))) & inside)
+        kept = valid | (np.isin(raw, list(_numbers(self.config.values))) & inside & tagged)
         unknown = valid & ~hit
         if unknown.any():
             raise self._refuse(
                 f"value {some(np.unique(raw[unknown]))} is no class",
                 unknown,
                 window,
-                f"one of {sorted(self.known)}; set data.label.values, data.label.nonzero or data.label.threshold, or "
-                "add it to data.label.ignore",
+                f"one of {sorted(self.known)}; set data.label.values, data.label.nonzero or data.label.threshold"
+                + ("" if (raw[unknown] % 1).any() else ", or add it to data.label.ignore"),
             )
         labels = np.where(hit & kept, ids[at], IGNORE).astype(np.uint8)
-        return labels, self._notes(labels, raw, inside, hit & ~kept)
+        return labels, {f"no label: {HIDDEN}": hidden, **self._notes(labels, raw, inside, hit & tagged & ~kept)}
+
+    def _tagged(self, pixels: np.ndarray) -> np.ndarray:
+        """(H, W) bool: which pixels hold the nodata tag's value."""
+        if self.nodata is None:
+            return np.zeros(pixels.shape[1:], bool)
+        return np.asarray(equal_to(pixels, self.nodata).all(axis=0))
+
+    def _two_classes(self, pixels: np.ndarray, inside: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, Notes]:
+        """Labels where every value is class 0 or 1, by a threshold or for being 0 or not.
+
+        Such masks hold 0 and 255, so that neither value means "no label": not for `ignore`, whose default names 255,
+        and not for a nodata tag.
+        """
+        key = "data.label.nonzero" if self.threshold is None else "data.label.threshold"
+        notes: Notes = {OUTSIDE: ~inside, f"{HIDDEN} became class 0 ({key}); data.label.values leaves them out": hidden}
+        if self.threshold is None:
+            high = (pixels != 0).any(axis=0)
+            notes |= self._unlikely(pixels, inside)
+        else:
+            high = pixels.max(axis=0) >= self.threshold
+            sides = f"values between 0 and 255 became the class on their side of {self.threshold:g} ({key})"
+            notes[sides] = inside & ((pixels > 0) & (pixels < 255)).any(axis=0)
+        labels = np.where(inside, high & ~hidden, IGNORE).astype(np.uint8)
+        reasons = {value: "(data.label.ignore)" for value in self.config.ignore if isinstance(value, int)}
+        if self.nodata is not None:
+            reasons[self.nodata] = "is the label file's nodata tag"  # type: ignore[index]
+        for value, why in reasons.items():
+            if value not in (0, 255):
+                where = inside & equal_to(pixels, value).all(axis=0)
+                labels[where] = IGNORE
+                notes[f"no label: value {value:g} {why}"] = where
+        return labels, notes
+
+    def _unlikely(self, pixels: np.ndarray, inside: np.ndarray) -> Notes:
+        """Values that rather mean "no label" than class 1: below 0, and 255 beside one other value."""
+        raw = pixels[0]
+        if len(pixels) > 1 or not ((raw == 255) | (raw < 0)).any():
+            return {}
+        values = [value for value in survey_label(self.uri).values if value != 0]
+        others = [value for value in values if 0 < value != 255]
+        found = [value for value in values if value < 0 or (value == 255 and len(others) == 1)]
+        read = "{" + ", ".join(["0: 0", *(f"{value:g}: 1" for value in others)]) + "}"
+        return {
+            f"value {value:g} became class 1 (data.label.nonzero); data.label.values: {read} leaves it without a label":
+            inside & (raw == value)
+            for value in found
+        }  # fmt: skip
 
     def _notes(self, labels: np.ndarray, raw: np.ndarray, inside: np.ndarray, tagged: np.ndarray) -> Notes:
         notes: Notes = {OUTSIDE: ~inside}
@@ -164,7 +172,8 @@ class ColourLabel(RasterLabel):
     def explain(self, window: Window) -> tuple[np.ndarray, Notes]:
         """See `LabelReader.explain`."""
         pixels, valid, inside = self.source.read(window)
-        packed = pack(self._rgb(pixels))
+        rgb, opaque = self._rgb(pixels)
+        packed, valid = pack(rgb), valid & opaque
         at = np.minimum(np.searchsorted(self.colours, packed), len(self.colours) - 1)
         unknown = valid & (self.colours[at] != packed)
         if unknown.any():
@@ -173,25 +182,25 @@ class ColourLabel(RasterLabel):
                 unknown,
                 window,
                 f"one of {', '.join(f'#{c:06x}' for c in self.colours)}, in a lossless format; set the classes' "
-                "colours or data.label.ignore_colours",
+                "colours or data.label.ignore_colours" + (_BLENDED if len(np.unique(packed[unknown])) > _MIXED else ""),
             )
         labels = np.where(valid, self.ids[at], IGNORE).astype(np.uint8)
-        notes = {OUTSIDE: ~inside, "no label: the label file's nodata tag or mask": inside & ~valid}
+        notes = {OUTSIDE: ~inside, f"no label: nodata, or {HIDDEN}": inside & ~valid}
         for colour in self.colours[self.ids == IGNORE]:
             notes[f"no label: colour #{colour:06x} (data.label.ignore_colours)"] = valid & (packed == colour)
         return labels, notes
 
-    def _rgb(self, pixels: np.ndarray) -> np.ndarray:
+    def _rgb(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Colours (3, H, W), and which pixels the colour table shows (H, W)."""
         if self.palette is None:
-            return pixels * self.scale if self.scale != 1.0 else pixels
+            return pixels * self.scale if self.scale != 1.0 else pixels, np.True_
         index = pixels[0].astype(np.int64)
         if index.size and index.max() >= self.palette.shape[1]:
             raise UserError(
                 f"label {self.uri}: palette index {index.max()} has no colour; the table ends at "
                 f"{self.palette.shape[1] - 1}. Expected indices that the colour table lists."
             )
-        rgb: np.ndarray = self.palette[:, index]
-        return rgb
+        return self.palette[:3, index], self.palette[3, index] > 0
 
 
 def some(values: Iterable[object]) -> str:
@@ -221,42 +230,8 @@ def _threshold(uri: str, classes: int, config: LabelConfig) -> float | None:
     )
 
 
-def _placed(uri: str, image: Scene, config: LabelConfig, bands: tuple[int, ...]) -> _SamePixels | _SamePlace:
-    native, label = image.whole().grid(), Scene(uri).grid()
-    if config.by_place:
-        _refuse_elsewhere(uri, image, native, label)
-        return _SamePlace(Scene(uri, bands, nearest=True), image.grid())
-    compared = label
-    if max(abs(label.height - native.height), abs(label.width - native.width)) <= config.size_slack:
-        compared = replace(label, height=native.height, width=native.width)
-    found = native.same_as(compared)
-    if found:
-        raise UserError(
-            f"label {uri} does not lie on image {image.uri}: {'; '.join(found)}. Expected the same CRS, size and "
-            "transform; warp the label onto the image first (gdalwarp -te -ts), use vector labels, or allow for "
-            "some pixels more or less at the right and lower edge with data.label.size_slack."
-        )
-    gsd = image.gsd if image.gsd is not None else native.gsd
-    return _SamePixels(Scene(uri, bands, None, image.window, gsd, image.resample_to, nearest=True))
-
-
-def _refuse_elsewhere(uri: str, image: Scene, native: Grid, label: Grid) -> None:
-    place = "one label file for many images (data.label.by_place) is read where each image lies"
-    for what, name, grid in (("image", image.uri, native), ("label", uri, label)):
-        if not grid.georeferenced:
-            raise UserError(f"{what} {name}: has no georeference; {place}. Expected a CRS and a transform in both.")
-    if native.crs and label.crs and not same_crs(native.crs, label.crs):
-        raise UserError(
-            f"label {uri} has CRS {crs_name(label.crs)}, image {image.uri} has {crs_name(native.crs)}; {place}. "
-            f"Expected one CRS; warp the label (gdalwarp -r near -t_srs {crs_name(native.crs)})."
-        )
-    between = ~label.affine @ native.affine
-    if abs(between.b) + abs(between.d) > 1e-6 * (abs(between.a) + abs(between.e)):
-        raise UserError(f"label {uri} is turned against image {image.uri}; {place}. Expected parallel pixel axes.")
-
-
 def _palette(uri: str) -> np.ndarray | None:
-    """(3, N) uint32 colours of a paletted label; None when it has colour bands.
+    """(4, N) uint32 colours and opacity of a paletted label; None when it has colour bands.
 
     Raises:
         UserError: it has neither.
@@ -275,18 +250,6 @@ def _palette(uri: str) -> np.ndarray | None:
             "bands or a colour table; for class ids set data.label.kind to index."
         )
     return table
-
-
-def _inside(scene: Scene, window: Window) -> np.ndarray:
-    """(H, W) bool: which pixels of a window lie in the scene and its file."""
-    inside = np.zeros((window.height, window.width), dtype=bool)
-    rectangle: Grid = replace(scene, window=None).grid()
-    common = window.shift(*scene.origin).intersect(rectangle.window)
-    if common and scene.window:
-        common = common.intersect(scene.window)
-    if common:
-        inside[common.slices((window.row + scene.origin[0], window.col + scene.origin[1]))] = True
-    return inside
 
 
 def _numbers(mapping: dict[int | str, int]) -> dict[int, int]:

@@ -60,6 +60,8 @@ class LabelSurvey:
         colours: counted pixels by #rrggbb, of colour bands or through the colour table; empty likewise.
         scale: factor that brings the file's colours to 0..255.
         alike: all bands hold the same values.
+        hidden: share of pixels that are masked, NaN or transparent, be it through the colour table. `colours` leaves
+            them out, `values` all but those of the colour table.
     """
 
     uri: str
@@ -68,6 +70,7 @@ class LabelSurvey:
     colours: Mapping[str, int]
     scale: float
     alike: bool
+    hidden: float = 0.0
 
     @property
     def blurred(self) -> bool:
@@ -75,8 +78,10 @@ class LabelSurvey:
         if not self.values or max(self.values) < 128 or max(self.values) > 255 or min(self.values) < 0:
             return False
         near = sum(n for v, n in self.values.items() if v <= _PEAK or v >= 255 - _PEAK)
-        between = any(0 < value < 255 for value in self.values)
-        return between and len(self.values) > 2 and near >= _PLAIN * sum(self.values.values())
+        # Ids of classes beside 255 are no blur: that has values on the way up, or some just below the top.
+        middle = sum(_PEAK < value < 255 - _PEAK for value in self.values)
+        below_top = sum(255 - _PEAK <= value < 255 for value in self.values)
+        return (middle > 0 or below_top > 1) and near >= _PLAIN * sum(self.values.values())
 
 
 def label_header(uri: str) -> LabelHeader:
@@ -128,20 +133,35 @@ def _survey(uri: str, version: tuple[int, int]) -> LabelSurvey:
             step = max(1, int(np.ceil(np.sqrt(file.height * file.width / _MAX_PIXELS))))
             shape = (len(indexes), -(-file.height // step), -(-file.width // step))
             pixels = file.read(indexes, out_shape=shape, resampling=Resampling.nearest)
-            table = colour_table(source)
+            table, seen = colour_table(source), _seen(source, shape[1:])
         except GDAL_ERRORS as error:
             raise _unreadable(uri, error) from error
         finally:
             source.close()
     scale = _colour_scale(pixels)
     rgb = None
+    if pixels.dtype.kind == "f":
+        seen &= np.isfinite(pixels).all(axis=0)
     if len(indexes) >= 3:
         rgb = pixels[:3] * scale
-    elif table is not None:
-        rgb = table[:, np.clip(pixels[0], 0, table.shape[1] - 1).astype(np.int64)]
-    colours = {} if rgb is None else {f"#{int(c):06x}": n for c, n in _counted(pack(rgb)).items()}
+    shown = seen
+    if len(indexes) < 3 and table is not None:
+        coloured = table[:, np.clip(pixels[0], 0, table.shape[1] - 1).astype(np.int64)]
+        rgb, shown = coloured[:3], seen & (coloured[3] > 0)
+    colours = {} if rgb is None else {f"#{int(c):06x}": n for c, n in _counted(pack(rgb)[shown]).items()}
     alike = bool((pixels == pixels[:1]).all())
-    return LabelSurvey(uri, label_header(uri), _counted(pixels[0]), colours, scale, alike)
+    hidden = 1 - float(shown.mean())
+    return LabelSurvey(uri, label_header(uri), _counted(pixels[0][seen]), colours, scale, alike, hidden)
+
+
+def _seen(source: Source, shape: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: which pixels neither alpha nor a mask hides."""
+    seen = np.ones(shape, bool)
+    if source.alpha is not None:
+        seen &= source.file.read(source.alpha, out_shape=shape, resampling=Resampling.nearest) != 0
+    if source.masked:
+        seen &= source.file.read_masks(1, out_shape=shape, resampling=Resampling.nearest) != 0
+    return seen
 
 
 def _unreadable(uri: str, error: BaseException) -> UserError:
@@ -149,16 +169,20 @@ def _unreadable(uri: str, error: BaseException) -> UserError:
 
 
 def colour_table(source: Source) -> np.ndarray | None:
-    """(3, N) uint32 colours of a file with a colour table, N more than its largest index; None without a table."""
+    """(4, N) uint32 colours and opacity of a file with a colour table; None without one.
+
+    N is more than the largest index.
+    """
     try:
         table = source.file.colormap(1)
     except ValueError:
         return None
     # An index without an entry is black, as GDAL itself expands it.
     largest = max(np.iinfo(source.file.dtypes[0]).max if source.file.dtypes[0] == "uint8" else 0, *table)
-    palette = np.zeros((3, largest + 1), dtype=np.uint32)
+    palette = np.zeros((4, largest + 1), dtype=np.uint32)
+    palette[3] = 255
     for index, colour in table.items():
-        palette[:, index] = colour[:3]
+        palette[:, index] = colour
     return palette
 
 
