@@ -14,6 +14,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
 from idgbr.raster.decoding import check_values, decode_coarse, decode_image
+from idgbr.raster.degrees import without_degrees
 from idgbr.raster.encoding import geojson, geotiff, grey_png, palette_png, preview_png
 from idgbr.raster.grid import IDENTITY, Grid
 from idgbr.raster.image_limits import BadImage, ImageLimits
@@ -168,3 +169,31 @@ def test_complex_pixels_are_refused(kind: str) -> None:
         body = bytes(file.getbuffer())
     with pytest.raises(BadImage, match=f"pixels are .*{kind}"):
         decode_image(body, [1], LIMITS)
+
+
+def test_bands_without_names_are_taken_in_the_files_order() -> None:
+    """As `jobs/refine.py` takes them, also where a program has called them Band 1 and so on."""
+    image = IMAGE.astype(np.uint16)
+    with MemoryFile() as file:
+        with file.open(driver="GTiff", count=3, height=20, width=30, dtype="uint16") as out:
+            out.write(image)
+            out.descriptions = ("Band 1", "Band 2", "Band 3")
+        body = bytes(file.getbuffer())
+    for bands, note in ((("red", "green", "blue"), "1,2,3 (file order: the file names no bands)"), ((1, 2, 3), "")):
+        found = decode_image(body, bands, LIMITS)
+        np.testing.assert_array_equal(found.pixels, image)
+        assert found.note == note
+
+
+def test_places_without_longitude_and_latitude_are_called() -> None:
+    for crs, corner, words in (
+        ("EPSG:32633", (5e5, 5e6), ""),
+        ("EPSG:32633", (5e8, 5e6), "100% of it lies outside of the domain of its CRS EPSG:32633"),
+        ("EPSG:4326", (5e5, 80), "lies outside"),
+        ("EPSG:4326", (340, 80), ""),
+        ('LOCAL_CS["town",UNIT["metre",1]]', (0, 0), "is local"),
+    ):
+        a = from_origin(*corner, 0.5, 0.5)
+        grid = Grid(CRS.from_user_input(crs).to_wkt(), (a.a, a.b, a.c, a.d, a.e, a.f), 20, 30)
+        found = without_degrees(grid)
+        assert words in found and bool(words) == bool(found)

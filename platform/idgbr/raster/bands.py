@@ -50,7 +50,7 @@ def choose_bands(
             return chosen, Finding(source.uri, found, "", "", "warning")
         return chosen, None
     except UserError:
-        own = [i for i in source.file.indexes if i != source.alpha]
+        own = source.indexes(())
         if _named(source) or len(own) != len(expected) or not all(isinstance(band, str) for band in expected):
             raise
     words = f"its bands have no names; they are taken in the file's order as {', '.join(map(str, expected))}"

@@ -72,16 +72,6 @@ def degrees_per_unit(wkt: str) -> float | None:
     return math.degrees(crs.units_factor[1]) if crs.is_geographic else None
 
 
-@lru_cache(maxsize=256)
-def has_degrees(wkt: str) -> bool:
-    """Whether places of a system have longitudes and latitudes; those of local systems have none."""
-    try:
-        Transformer.from_crs(wkt, "OGC:CRS84", always_xy=True)
-    except ProjError:
-        return False
-    return True
-
-
 def ground_sides(wkt: str, corner: Point, right: Point, below: Point) -> Point:
     """Lengths of a pixel's upper and left side in metres along the ellipsoid; not finite where they are unknown.
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
 from idgbr import IGNORE
 from idgbr.errors import UserError
+from idgbr.raster.bands import choose_bands
 from idgbr.raster.gdal import GDAL_ERRORS, gdal_env, open_quietly
 from idgbr.raster.grid import IDENTITY, Grid
 from idgbr.raster.image_limits import BadImage, Fault, ImageLimits, check_extent
@@ -106,11 +106,10 @@ def decode_image(
         return _from_array(read_npy(body, limits, "image"), bands)
     with _opened(body, limits, "image") as source:
         _check_scale(source.native.gsd, model_gsd, factor)
-        if not _unnamed(source, bands):
-            return _read(source, bands, "image")
-        indexes = source.indexes(())
-        order = ",".join(map(str, indexes))
-        return replace(_read(source, indexes, "image"), note=f"{order} (file order: the file names no bands)")
+        chosen, _ = choose_bands(source, bands, (), "")
+        order = ",".join(map(str, chosen))
+        note = "" if chosen == tuple(bands) else f"{order} (file order: the file names no bands)"
+        return replace(_read(source, chosen, "image"), note=note)
 
 
 def check_values(picture: Picture, learnt: ValueRange | None) -> None:
@@ -214,20 +213,6 @@ def _read(source: Source, bands: Sequence[int | str], what: str) -> Picture:
     if not valid.any():
         raise BadImage("content", f"{what}: not one valid pixel; all are nodata, transparent or not finite")
     return Picture(pixels, valid, source.native)
-
-
-def _unnamed(source: Source, bands: Sequence[int | str]) -> bool:
-    """Whether bands are asked for by name, and the file has as many of them but names none.
-
-    GDAL gives bytes in three bands the colours red, green and blue; other dtypes have none.
-    """
-    if not bands or not all(isinstance(band, str) for band in bands):
-        return False
-    file = source.file
-    named = any(file.descriptions) or any(
-        colour not in (ColorInterp.gray, ColorInterp.undefined, ColorInterp.alpha) for colour in file.colorinterp
-    )
-    return not named and len(source.indexes(())) == len(bands)
 
 
 def _check_scale(gsd: float | None, expected: float | None, factor: float) -> None:

@@ -30,7 +30,7 @@ from idgbr.files import hash_text
 from idgbr.inference.min_region import min_pixels
 from idgbr.models.description import ModelSpec, load_spec
 from idgbr.models.imagery import AS_LEARNT, ImageOptions
-from idgbr.raster.crs import crs_name, has_degrees
+from idgbr.raster.degrees import without_degrees
 from idgbr.raster.gdal import open_quietly
 from idgbr.raster.grid import Window
 from idgbr.raster.missing import parts_of
@@ -240,10 +240,8 @@ def _sheets(request: RefineRequest, spec: ModelSpec) -> list[Sheets]:
     where = request.input, request.output, spec, request.mismatch, request.coarse, request.aoi
     sheets = find_sheets(*where, request.options, request.max_unreadable)
     for sheet in sheets if request.polygons == "geojson" else []:
-        if (crs := sheet.image.grid().crs) and not has_degrees(crs):
-            raise UserError(
-                f"{sheet.name}: its CRS ({crs_name(crs)}) is local, and GeoJSON holds degrees; use --polygons gpkg"
-            )
+        if found := without_degrees(sheet.image.grid()):
+            raise UserError(f"{sheet.name}: {found}; use --polygons gpkg, or correct the georeference")
     return sheets
 
 
