@@ -113,7 +113,7 @@ def test_unset_variable_without_default_is_named(tmp_path: Path, monkeypatch: py
         ({"data": {"classes": [CLASSES[0], CLASSES[0]]}}, "twice; expected a name of its own for every class"),
         ({"data": {"label": {"kind": "colour", "ignore_colours": ["black"]}}}, "ignore_colours[0]: found 'black'"),
         ({"data": {"label": {"nonzero": True, "values": {0: 1}}}}, "found values and nonzero; expected one of them"),
-        ({"data": {"label": {"attribute": "kind"}}}, "attribute is of kind vector, found kind index"),
+        ({"data": {"label": {"attribute": "kind"}}}, "attribute: found with kind index; expected kind vector"),
         ({"data": {"label": {"ignore": [0.5]}}}, "found 0.5 with kind index; expected whole numbers"),
         ({"resources": {"storage": "s3://b/runs"}}, "resources.storage: found 's3://b/runs'; expected a folder"),
     ],

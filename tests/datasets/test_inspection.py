@@ -135,6 +135,7 @@ def test_polygons_with_and_without_an_attribute(tmp_path: Path, write_raster: Wr
     ("images", "labels", "lonely"),
     [
         (["a1.tif", "a2.tif"], ["a2.png", "a1.png"], 0),
+        (["K\u00f6ln.tif", "Bonn.tif"], ["Ko\u0308ln.tif", "Bonn.tif"], 0),
         (["a_1_image.tif", "a_2_image.tif"], ["a_1_mask.tif", "a_2_mask.tif"], 0),
         (["img_01.tif", "img_11.tif"], ["lbl_01.tif", "lbl_11.tif"], 0),
         (["sat-1-rgb.tif", "sat-2-rgb.tif"], ["gt-1-ids.tif", "gt-2-ids.tif"], 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,3 +200,78 @@ def test_what_a_colour_table_makes_transparent_has_no_label(make: Make, image: S
     found, notes = label_reader(path, image, CLASSES, LabelConfig(kind="colour")).explain(WINDOW)
     np.testing.assert_array_equal(found, ids[0])
     assert any("transparent" in text and where.sum() == (ids == 255).sum() for text, where in notes.items())
+
+
+def _features(path: Path, shapes: list[shapely.Geometry]) -> str:
+    """A GeoJSON that names no CRS, with coordinates as they are."""
+    features = [{"type": "Feature", "properties": {}, "geometry": shapely.geometry.mapping(s)} for s in shapes]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return str(path)
+
+
+def test_polygons_whose_coordinates_are_misplaced(image: Scene, tmp_path: Path) -> None:
+    roof = shapely.box(500010, 99990, 500020, 99995)
+    degrees = gpd.GeoSeries([roof], crs="EPSG:32636").to_crs("EPSG:4326")[0]
+    swapped = shapely.transform(degrees, lambda points: points[:, ::-1])
+    lines = shapely.GeometryCollection([degrees, shapely.boundary(degrees)])
+    cases = (
+        ([roof], r"500010, 99990 to .*EPSG:4326 has degrees.*ogr2ogr -a_srs"),
+        ([swapped], "x and y of its coordinates are swapped"),
+        ([degrees, shapely.box(-180, -90, 180, 90)], r"1 polygon\(s\) on the image reach beyond"),
+        ([lines], "holds LineString"),
+    )
+    for number, (shapes, words) in enumerate(cases):
+        with pytest.raises(UserError, match=words):
+            read_label(
+                _features(tmp_path / f"{number}.geojson", shapes), image, CLASSES, LabelConfig(kind="vector"), WINDOW
+            )
+    bow = shapely.Polygon([(500010, 99990), (500020, 99995), (500020, 99990), (500010, 99995)])
+    gpd.GeoSeries([bow, roof], crs="EPSG:32636").to_frame("geometry").to_parquet(tmp_path / "a.parquet")
+    label = read_label(str(tmp_path / "a.parquet"), image, CLASSES, LabelConfig(kind="vector"), WINDOW)
+    assert (label[10:20, 20:40] == 1).all() and (label == 1).sum() == 200
+
+
+def test_an_image_without_a_place_on_earth_and_polygons_with_one(
+    make: Make, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    image = Scene(make("local.tif", pixels, crs='LOCAL_CS["town",UNIT["metre",1]]'))
+    with pytest.raises(UserError, match=r"EPSG:4326 into the image's, town"):
+        read_label(_vector(tmp_path / "a.gpkg"), image, CLASSES, LabelConfig(kind="vector"), WINDOW)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "words"),
+    [
+        ("a.tif", "", "is empty"),
+        ("a.tif", "<!DOCTYPE html><html>404</html>", "web page"),
+        ("a.tif", "version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        ("a.txt", "0 0.5 0.5 0.2 0.2\n", "YOLO"),
+        ("a.json", '{"images": [], "annotations": []}', "COCO"),
+        ("a.json", '{"shapes": [], "imagePath": "a.png"}', "LabelMe"),
+        ("a.xml", "<annotation><object/></annotation>", "Pascal VOC"),
+        ("a.json", "[1, 2]", "no GeoJSON"),
+    ],
+)
+def test_files_that_are_no_labels_are_called_by_their_name(
+    image: Scene, tmp_path: Path, name: str, body: str, words: str
+) -> None:
+    (tmp_path / name).write_text(body)
+    kind = "vector" if name.endswith("json") or name.endswith("xml") else "index"
+    with pytest.raises(UserError, match=words):
+        label_reader(str(tmp_path / name), image, CLASSES, LabelConfig(kind=kind))
+
+
+def test_a_png_that_is_cut_off_is_refused(make: Make, ids: np.ndarray) -> None:
+    """GDAL reads some of these without an error, and fills the rest with what memory holds."""
+    path = Path(make("label.png", ids, driver="PNG", crs=None, transform=None))
+    body = path.read_bytes()
+    path.write_bytes(body[: len(body) // 2])
+    with pytest.raises(UserError, match=r"label\.png: the PNG is cut off"):
+        Scene(str(path)).grid()
+
+
+def test_a_class_that_is_named_by_a_number_is_no_id(image: Scene, tmp_path: Path) -> None:
+    codes = [ClassSpec(name=n, colour="#ffffff") for n in ("1", "2")]
+    path = _vector(tmp_path / "a.gpkg", code=[1, 2])
+    label = read_label(path, image, codes, LabelConfig(kind="vector", attribute="code", background=IGNORE), WINDOW)
+    assert label[15, 30] == 0 and label[35, 70] == 1

@@ -17,7 +17,7 @@ Make = Callable[..., str]
 
 
 def test_files_folders_and_globs(tmp_path: Path) -> None:
-    for name in ("b.tif", "a.TIF", "note.txt", "c.gpkg", "deep/d.tif"):
+    for name in ("b.tif", "a.TIF", "note.txt", "c.gpkg", "deep/d.tif", "._a.TIF", ".b.tif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     root = str(tmp_path)
@@ -28,6 +28,10 @@ def test_files_folders_and_globs(tmp_path: Path) -> None:
     for nothing in (f"{root}/*.jp2", f"{root}/missing.tif", f"{root}/missing/"):
         with pytest.raises(UserError, match="Expected files"):
             expand([nothing])
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only/c.gpkg").touch()
+    with pytest.raises(UserError, match=r"holds \.gpkg; .*data\.label\.kind vector"):
+        expand([f"{root}/only"])
     with pytest.raises(UserError, match="no input"):
         expand([])
 

@@ -70,6 +70,11 @@ def _folder_scenes(source: FolderSource, config: DataConfig) -> list[LabelledSce
         raise UserError("data.source.labels is empty: training and evaluation need labels beside the images")
     images = expand(source.images)
     labels = expand(source.labels, VECTOR_SUFFIXES if config.label.kind == "vector" else IMAGE_SUFFIXES)
+    if both := sorted(set(images) & set(labels)):
+        raise UserError(
+            f"{both[0]}: data.source.images and data.source.labels both name it ({len(both)} such file(s)). Expected "
+            "folders or patterns that tell images from labels."
+        )
     shared = len(labels) == 1 and (len(images) > 1 or config.label.kind == "vector")
     pairs = [(image, labels[0]) for image in images] if shared else pair_up(images, labels, source.pair)
     ids = unique_ids([image for image, _ in pairs])

@@ -24,7 +24,7 @@ from idgbr.raster.findings import Finding
 from idgbr.raster.grid import Window
 from idgbr.raster.label_survey import label_header, shares, survey_label
 from idgbr.raster.labels import label_reader
-from idgbr.raster.listing import IMAGE_SUFFIXES, VECTOR_SUFFIXES, expand
+from idgbr.raster.listing import IMAGE_SUFFIXES, VECTOR_SUFFIXES, expand, is_vector
 from idgbr.raster.scene import Scene
 from idgbr.raster.vectors import attribute_values, polygon_layers
 
@@ -86,8 +86,8 @@ def inspect_data(images: Sequence[str], labels: Sequence[str], name: str) -> Ins
     if not labels:
         return Inspection(surveys, len(uris), [], None, data, found)
     files = expand(labels, (*IMAGE_SUFFIXES, *VECTOR_SUFFIXES))
-    vector = files[0].lower().endswith(VECTOR_SUFFIXES)
-    mixed = [uri for uri in files if uri.lower().endswith(VECTOR_SUFFIXES) != vector]
+    vector = is_vector(files[0])
+    mixed = [uri for uri in files if is_vector(uri) != vector]
     if mixed:
         raise UserError(
             f"labels: {files[0]} and {mixed[0]} are of two kinds. Expected rasters or vector files; name the ones to "
@@ -214,7 +214,7 @@ def _label_table(files: Sequence[str]) -> Table:
     for heading in ("files", "first", "format", "holds"):
         table.add_column(heading, overflow="fold")
     first = PurePosixPath(files[0]).name
-    if files[0].lower().endswith(VECTOR_SUFFIXES):
+    if is_vector(files[0]):
         layers = polygon_layers(files[0])
         for layer in layers:
             held = attribute_values(files[0], layer if len(layers) > 1 else "")

@@ -34,6 +34,8 @@ _MOST = 30
 """Most classes that values may stand for; more values are identities of objects."""
 _RARE = 0.0005
 """Share of pixels below which a colour or value is an accident."""
+_GROUND = 0.01
+"""Smallest share of black pixels of masks in many colours."""
 _CODED = 0.9
 """Smallest share of pixels in the colours of a code; those of smoothed or lossy labels are mixtures."""
 
@@ -62,6 +64,8 @@ def propose_raster(surveys: Sequence[LabelSurvey]) -> Proposal:
         survey.alike and (not survey.header.palette or _black_and_white(survey)) for survey in surveys
     ):
         return _colours(surveys, colours)
+    if any(survey.header.bands >= 3 and not survey.alike for survey in surveys):
+        return _many_colours(surveys, "thousands of colours", values.get(0, 0) / max(1, sum(values.values())))
     blurred = [survey for survey in surveys if survey.blurred]
     if len(values) > 2 and blurred and set(_but_rare(values)) <= _peaks():
         return Proposal(
@@ -138,17 +142,7 @@ def _colours(surveys: Sequence[LabelSurvey], colours: Mapping[str, int]) -> Prop
     if len(kept) == 1 and any(survey.hidden for survey in surveys):
         return _objects_alone(surveys, shares(colours))
     if not colours or len(kept) > _MOST or sum(colours[c] for c in kept) < _CODED * total:
-        if "#000000" not in colours:
-            doubt = Finding(
-                surveys[0].uri, f"{len(colours) or 'thousands of'} colours and no black, so no colour code of classes",
-                "data.source.labels", "is it imagery, or smoothed, or lossily compressed? Labels are neither", "error",
-            )  # fmt: skip
-            return Proposal(_binary(surveys), _nonzero(), "many colours", [doubt])
-        doubt = Finding(
-            surveys[0].uri, "hundreds of colours, no colour code of classes", "data.label.nonzero",
-            "read as two classes, black and anything else", "warning",
-        )  # fmt: skip
-        return Proposal(_binary(surveys), _nonzero(), "black, and other colours", [doubt])
+        return _many_colours(surveys, f"{len(colours)} colours", colours.get("#000000", 0) / total)
     known = next((code for code in _KNOWN if len(set(kept) & set(code)) >= max(3, len(kept) - 1)), {})
     named = {c: known.get(c, f"colour_{c[1:]}") for c in kept}
     ignored = [c for c in kept if not named[c] or (c == "#000000" and (known or len(kept) > 2))]
@@ -164,6 +158,21 @@ def _colours(surveys: Sequence[LabelSurvey], colours: Mapping[str, int]) -> Prop
         advice = "these pixels carry no label"
         findings.append(Finding(surveys[0].uri, sentence, "data.label.ignore_colours", advice, "warning"))
     return Proposal(classes, label, f"colours: {shares(colours)}", findings)
+
+
+def _many_colours(surveys: Sequence[LabelSurvey], held: str, black: float) -> Proposal:
+    """A reading of labels with more colours than classes; `black` is the share of black pixels."""
+    if black < _GROUND:
+        doubt = Finding(
+            surveys[0].uri, f"{held} and no black, so no colour code of classes", "data.source.labels",
+            "is it imagery, or smoothed, or lossily compressed? Labels are neither", "error",
+        )  # fmt: skip
+        return Proposal(_binary(surveys), _nonzero(), held, [doubt])
+    doubt = Finding(
+        surveys[0].uri, f"{held}, no colour code of classes", "data.label.nonzero",
+        "read as two classes, black and anything else", "warning",
+    )  # fmt: skip
+    return Proposal(_binary(surveys), _nonzero(), "black, and other colours", [doubt])
 
 
 def _objects_alone(surveys: Sequence[LabelSurvey], held: str) -> Proposal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -113,7 +114,8 @@ def _by_key(uris: Sequence[str], pattern: str, what: str) -> dict[str, str]:
         raise UserError(f"data.source.pair '{pattern}' has no group: put the part that must agree in ( )")
     keys: dict[str, str] = {}
     for uri in uris:
-        match = expression.search(PurePosixPath(uri).stem)
+        # macOS writes letters such as ö as two characters.
+        match = expression.search(unicodedata.normalize("NFC", PurePosixPath(uri).stem))
         if match is None or match.group(1) is None:
             raise UserError(f"{what} {uri}: its name does not match '{pattern}' (data.source.pair)")
         if match.group(1) in keys:

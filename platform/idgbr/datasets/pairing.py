@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import PurePosixPath
@@ -19,7 +20,7 @@ def pair_pattern(images: Sequence[str], labels: Sequence[str]) -> tuple[str, lis
     Returns:
         The expression that pairs most files, and the files that stay without a partner.
     """
-    ours, theirs = [PurePosixPath(uri).stem for uri in images], [PurePosixPath(uri).stem for uri in labels]
+    ours, theirs = [_stem(uri) for uri in images], [_stem(uri) for uri in labels]
     if len(ours) == len(theirs) == 1:
         shared = _prefix([ours[0], theirs[0]])
         return (f"^({re.escape(shared)})" if shared else "()"), []
@@ -50,13 +51,17 @@ def _lonely(images: Sequence[str], labels: Sequence[str], pattern: str) -> list[
     lonely = []
     for side, uris in zip(keys, (images, labels), strict=True):
         for uri in uris:
-            match = re.search(pattern, PurePosixPath(uri).stem)
+            match = re.search(pattern, _stem(uri))
             if match is None or match.group(1) in side:
                 lonely.append(uri)
             else:
                 side[match.group(1)] = uri
     ours, theirs = keys
     return lonely + [ours[k] for k in sorted(ours.keys() - theirs)] + [theirs[k] for k in sorted(theirs.keys() - ours)]
+
+
+def _stem(uri: str) -> str:
+    return unicodedata.normalize("NFC", PurePosixPath(uri).stem)
 
 
 def _prefix(words: Sequence[str]) -> str:

@@ -14,6 +14,11 @@ from rasterio.errors import CRSError
 from idgbr.errors import UserError
 
 
+def is_parquet(path: str) -> bool:
+    """Whether a file is GeoParquet, for which GDAL's driver is mostly not there."""
+    return path.lower().endswith((".parquet", ".geoparquet"))
+
+
 def read_frame(path: str, **options: Any) -> gpd.GeoDataFrame:
     """A layer of a vector file.
 
@@ -27,6 +32,8 @@ def read_frame(path: str, **options: Any) -> gpd.GeoDataFrame:
     Raises:
         UserError: neither registry knows the code.
     """
+    if is_parquet(path):
+        return gpd.read_parquet(path)
     try:
         return gpd.read_file(path, engine="pyogrio", **options)
     except ProjCrsError as error:

@@ -117,7 +117,9 @@ def _polygon_classes(
             f"label {uri}: no attribute {config.attribute!r} (data.label.attribute); "
             f"it has {', '.join(columns) or 'none'}."
         )
-    names = {spec.name.lower(): i for i, spec in enumerate(classes)} | {str(i): i for i in range(len(classes))}
+    names = {spec.name.strip().lower(): i for i, spec in enumerate(classes)}
+    if not any(name.isdigit() for name in names):  # such names are codes, and an id would be one of them
+        names |= {str(i): i for i in range(len(classes))}
     names |= {str(value).lower(): IGNORE for value in config.ignore}
     names |= {str(key).lower(): value for key, value in config.values.items()}
     found = [attribute_value(value) for value in frame[config.attribute]]

@@ -12,7 +12,9 @@ from idgbr.errors import UserError
 from idgbr.raster.gdal import s3_endpoint
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".vrt", ".png", ".jpg", ".jpeg", ".jp2", ".img")
-VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".gdb")
+VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".gdb", ".parquet", ".kml")
+_ALSO_VECTOR = (".zip", ".shz", ".kmz", ".gml", ".topojson", ".csv", ".xml", ".txt")
+"""Files of these are polygons, or annotations, where they are named; a folder's may be anything."""
 _FOLDERS = (".gdb",)
 """Endings of folders that are one file: file geodatabases."""
 
@@ -38,8 +40,8 @@ def expand(patterns: Iterable[str], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) 
         files = _bucket_files(pattern, suffixes) if "://" in pattern else _local_files(pattern, suffixes)
         if not files:
             raise UserError(
-                f"{pattern}: {_nothing(pattern)}. Expected files ending in {', '.join(suffixes)}; check path and "
-                "spelling."
+                f"{pattern}: {_nothing(pattern, suffixes)}. Expected files ending in {', '.join(suffixes)}; check path "
+                "and spelling."
             )
         found.update(files)
     if not found:
@@ -47,8 +49,25 @@ def expand(patterns: Iterable[str], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) 
     return sorted(found)
 
 
-def _nothing(pattern: str) -> str:
+def is_vector(uri: str) -> bool:
+    """Whether a label file is one of polygons by its name."""
+    return uri.lower().endswith((*VECTOR_SUFFIXES, *_ALSO_VECTOR))
+
+
+def _counts(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file of a folder is meant: macOS and unfinished copies leave hidden ones with the same suffix."""
+    return name.lower().endswith(suffixes) and not name.rpartition("/")[2].startswith(".")
+
+
+def _nothing(pattern: str, suffixes: tuple[str, ...]) -> str:
     """Why a pattern names nothing."""
+    if "://" not in pattern and os.path.isdir(folder := os.path.expanduser(pattern)):
+        held = sorted({os.path.splitext(name)[1] for name in os.listdir(folder)} - {""})
+        if {end.lower() for end in held} & {*IMAGE_SUFFIXES, *VECTOR_SUFFIXES} - {*suffixes}:
+            return f"a folder that holds {', '.join(held[:8])}; data.label.kind vector is for polygons alone"
+        if held:
+            way_out = f"name such files by a pattern in quotes ({folder.rstrip('/')}/*{held[0]})"
+            return f"a folder that holds {', '.join(held[:8])}; {way_out}"
     if "[" in pattern:
         return (
             "no file matches; [ ] in a pattern stand for one of the characters between them, and a [ of a name is "
@@ -63,7 +82,7 @@ def _local_files(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
     path = os.path.expanduser(pattern.removeprefix("file://"))
     if os.path.isdir(path) and not _is_file(path):
         names = (os.path.join(path, name) for name in os.listdir(path))
-        return [name for name in names if name.lower().endswith(suffixes) and _is_file(name)]
+        return [name for name in names if _counts(name, suffixes) and _is_file(name)]
     if os.path.exists(path):
         return [path.rstrip("/")]
     return [name.rstrip("/") for name in glob.glob(path, recursive=True) if _is_file(name)]
@@ -95,7 +114,7 @@ def _bucket_files(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
         ) from error
     if _is_glob(path):
         return [f"{scheme}://{name}" for name in names if _matches(name, path)]
-    return [f"{scheme}://{name}" for name in names if name.lower().endswith(suffixes)]
+    return [f"{scheme}://{name}" for name in names if _counts(name, suffixes)]
 
 
 def _is_glob(path: str) -> bool:

@@ -19,8 +19,10 @@ from rasterio.vrt import WarpedVRT
 from idgbr.errors import UserError
 from idgbr.raster.alpha import Alpha, looks_like_mask, probe_windows
 from idgbr.raster.crs import crs_name
+from idgbr.raster.foreign import foreign
 from idgbr.raster.gdal import GDAL_ERRORS, gdal_path, is_remote, open_quietly
 from idgbr.raster.plausible import check_numbers, check_plausible
+from idgbr.raster.png import png_ends
 
 Gcps = Literal["refuse", "warp", "ignore"]
 """What is done with a file whose place is known by ground control points alone."""
@@ -149,9 +151,13 @@ def open_raster(uri: str, name: str, driver: str | None) -> rasterio.io.DatasetR
     try:
         dataset = open_quietly(name, **({"driver": driver} if driver else {}))
     except GDAL_ERRORS as error:
+        if what := foreign(path):
+            raise UserError(f"{uri}: {what}. Expected a raster image.") from error
         raise UserError(
             f"{uri}: cannot be opened as a raster ({reason(error)}). Expected an image GDAL can read, like GeoTIFF."
         ) from error
+    if dataset.driver == "PNG" and os.path.isfile(path) and not png_ends(path):
+        raise UserError(f"{uri}: the PNG is cut off, the file is truncated or damaged. Copy or download it again.")
     if dataset.count == 0:
         inside = ", ".join(dataset.subdatasets[:5]) or "none"
         raise UserError(f"{uri}: holds no bands of its own. Name one of its parts instead: {inside}")

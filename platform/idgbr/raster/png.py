@@ -37,6 +37,18 @@ def is_whole(body: bytes) -> bool:
     return False
 
 
+def png_ends(path: str) -> bool:
+    """Whether the chunks of a local PNG go on to the last one. Their lengths are looked at, nothing is decoded."""
+    with open(path, "rb") as file:
+        file.seek(len(_SIGNATURE))
+        while len(head := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", head)
+            if name == b"IEND":
+                return True
+            file.seek(length + 4, 1)
+    return False
+
+
 def _chunks(body: bytes) -> Iterator[tuple[bytes, bytes]]:
     place = len(_SIGNATURE)
     while place < len(body):
