@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +14,7 @@ from idgbr import IGNORE
 from idgbr.errors import UserError
 from idgbr.inference.predictor import Predictor
 from idgbr.inference.refine import refine
+from idgbr.registry.pyfunc_model import RefinedMapModel
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,12 @@ def test_probabilities_and_nodata(model: Predictor, pair: tuple) -> None:
     [
         (np.zeros((80, 90, 3)), np.zeros((80, 100), np.uint8), r"expected \(80, 100, 3\)"),
         (np.zeros((80, 100, 3)), np.zeros((80, 100)), "whole numbers"),
-        (np.zeros((80, 100, 3)), np.full((80, 100), 7, np.uint8), "class id 7"),
+        (np.full((80, 100, 3), 100), np.full((80, 100), 7, np.uint8), "class id 7"),
+        (np.zeros((80, 100, 3), object), np.zeros((80, 100), np.uint8), "image: found object"),
+        (np.zeros((80, 100, 3), complex), np.zeros((80, 100), np.uint8), "image: found complex"),
+        (np.zeros((0, 100, 3)), np.zeros((0, 100), np.uint8), "one pixel at least"),
+        (np.zeros((80, 100, 3)), np.full((3, 80, 100), -2.5), "values from -2.5.*softmax"),
+        (np.zeros((80, 100, 3)), np.full((3, 80, 100), np.nan), "NaN: True"),
     ],
 )
 def test_what_does_not_fit_is_named(model: Predictor, image: np.ndarray, coarse: np.ndarray, message: str) -> None:
@@ -73,3 +80,37 @@ def test_what_does_not_fit_is_named(model: Predictor, image: np.ndarray, coarse:
 def test_an_unknown_key_is_named(model: Predictor, pair: tuple) -> None:
     with pytest.raises(UserError, match="step_count"):
         refine(*pair, model=model, step_count=3, progress=False)
+
+
+def test_what_a_masked_array_masks_is_nodata(model: Predictor, pair: tuple) -> None:
+    image, coarse = pair
+    mask = np.zeros(image.shape, bool)
+    mask[:10], mask[10:20, :, 0] = True, True  # a value of nodata in one band alone is imagery
+    ids = refine(np.ma.masked_array(image, mask), coarse, model=model, progress=False).ids
+    assert (ids[:10] == IGNORE).all() and (ids[10:] != IGNORE).all()
+    half = torch.from_numpy(image).to(torch.bfloat16)
+    assert refine(half, coarse, model=model, progress=False).ids.shape == coarse.shape
+
+
+def test_values_on_another_scale_are_refused_as_by_jobs(model: Predictor, pair: tuple) -> None:
+    image, coarse = pair
+    with pytest.raises(UserError, match=r"--value-range match"):
+        refine((image / 255).astype(np.float32), coarse, model=model, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "params", "message"),
+    [
+        (np.zeros((0, 8, 8, 3)), {}, "input: found an array of shape"),
+        ([np.zeros((8, 8, 3)), np.zeros((9, 8, 3))], {}, "several shapes"),
+        (pd.DataFrame({"path": []}), {}, "no paths"),
+        (np.zeros((8, 8, 3)), {"steps": 0}, "steps: found 0; expected at least 1"),
+    ],
+)
+def test_what_the_registered_model_cannot_map_is_named(
+    toy_model: Path, given: object, params: dict, message: str
+) -> None:
+    registered = RefinedMapModel()
+    registered.predictor = Predictor(toy_model)
+    with pytest.raises(UserError, match=message):
+        registered.predict(None, given, params)

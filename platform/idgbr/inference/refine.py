@@ -16,10 +16,13 @@ from idgbr import IGNORE
 from idgbr.config.load import validate
 from idgbr.config.models import SamplerConfig
 from idgbr.errors import UserError
+from idgbr.inference.arrays import mask_of, refuse_other_scale, with_gaps
 from idgbr.inference.predictor import Predictor
 from idgbr.inference.whole import ArrayScene, refine_whole
 from idgbr.raster.windows import plan_windows
 
+_ROUNDED = 0.01
+"""By how much a probability may exceed one."""
 Picture = NDArray | torch.Tensor | Image.Image
 """What images and coarse maps may come as."""
 
@@ -56,6 +59,7 @@ def refine(
 
     Args:
         image: (H, W, B) or (B, H, W), in the units of the imagery the model was trained on; whichever fits the map.
+            NaN, and what a masked array masks in every band, is nodata.
         coarse: (H, W) class ids, 255 where there is none; or (K, H, W) probabilities.
         model: Model folder, or a loaded one.
         steps: Sampling steps; default, here and below: the model's own.
@@ -64,7 +68,7 @@ def refine(
         sampler: Any other key of `SamplerConfig`, such as seed or min_region.
 
     Raises:
-        UserError: Sizes, bands or classes do not fit the model or each other, or a key is unknown.
+        UserError: Sizes, bands, values or classes do not fit the model or each other, or a key is unknown.
 
     Example:
         >>> refined = refine(Image.open("tile.png"), Image.open("coarse.png"), model="model", steps=4, samples=4)
@@ -74,9 +78,14 @@ def refine(
     changes = {"steps": steps, "samples": samples, **sampler}
     chosen = {key: value for key, value in changes.items() if value is not None}
     settings = validate(SamplerConfig, {**predictor.spec.sampler.model_dump(), **chosen}, "refine(...)")
+    if np.ma.isMaskedArray(coarse) and coarse.dtype.kind in "ui":
+        coarse = coarse.astype(np.int64).filled(IGNORE)
     planes = _coarse(_array(coarse), len(predictor.spec.classes))
     height, width = planes.shape[-2:]
-    pixels = _image(_array(image), height, width, len(predictor.spec.normalisation.mean))
+    whole, bands = _array(image), len(predictor.spec.normalisation.mean)
+    pixels = _image(whole, height, width, bands)
+    pixels = with_gaps(pixels, _image(mask_of(image, whole.shape), height, width, bands))
+    refuse_other_scale(pixels, predictor.spec.learnt_values)
     cut = predictor.spec.inference.refiner
     windows = len(plan_windows(height, width, cut.window, cut.overlap))
     with Progress(disable=not progress, transient=True) as bar:
@@ -90,7 +99,10 @@ def refine(
 
 
 def _array(picture: Picture) -> NDArray:
-    return picture.detach().cpu().numpy() if isinstance(picture, torch.Tensor) else np.asarray(picture)
+    if isinstance(picture, torch.Tensor):
+        held = picture.detach().cpu()
+        return (held.float() if held.dtype == torch.bfloat16 else held).numpy()  # numpy has no bfloat16
+    return np.asarray(picture)
 
 
 def _coarse(coarse: NDArray, classes: int) -> NDArray:
@@ -101,6 +113,12 @@ def _coarse(coarse: NDArray, classes: int) -> NDArray:
             raise UserError(f"coarse map: class id {int(coarse[outside][0])}; expected 0 to {classes - 1}, or {IGNORE}")
         return coarse[None].astype(np.uint8)
     if coarse.ndim == 3 and len(coarse) == classes and np.issubdtype(coarse.dtype, np.floating):
+        # NaN is no probability, either; half precision may sum to a little over one.
+        if not bool(((coarse >= 0) & (coarse <= 1 + _ROUNDED)).all()):
+            raise UserError(
+                f"coarse map: found values from {np.nanmin(coarse):.3g} to {np.nanmax(coarse):.3g} (NaN: "
+                f"{np.isnan(coarse).any()}); expected probabilities 0 to 1, or class ids (scores need a softmax first)"
+            )
         return coarse.astype(np.float32)
     raise UserError(
         f"coarse map: found {coarse.dtype} of shape {coarse.shape}; expected whole numbers (rows, columns), or "

@@ -20,6 +20,7 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from idgbr.config.load import validate
 from idgbr.config.models import SamplerConfig
 from idgbr.errors import UserError
 
@@ -46,36 +47,42 @@ class RefinedMapModel(PythonModel):
             (N, H, W) or (H, W) uint8 for an array or one path; a list of (H, W) arrays for several paths.
 
         Raises:
-            UserError: The input has another type, or another number of bands than the model.
+            UserError: The input is empty, has another type, another number of bands or values on another scale than the
+                model, or a key of `params` is wrong.
         """
+        from idgbr.inference.arrays import mask_of, refuse_other_scale, with_gaps
         from idgbr.inference.whole import ArrayScene, predict_whole
         from idgbr.models.imagery import fitting_scene
 
-        known = SamplerConfig.model_fields
-        changes = {key: value for key, value in (params or {}).items() if key in known}
-        sampler = SamplerConfig.model_validate(self.predictor.spec.sampler.model_dump() | changes)
+        given = self.predictor.spec.sampler.model_dump() | (params or {})
+        sampler = validate(SamplerConfig, given, "predict(..., params)")
         paths = _paths(model_input)
         if paths is not None:
+            if not paths:
+                raise UserError("input: found no paths; expected one at least")
             maps = []
             for path in paths:
                 scene = fitting_scene(path, self.predictor.spec)
                 grid = scene.grid()
                 maps.append(predict_whole(self.predictor, scene, grid.height, grid.width, sampler).refined)
             return maps[0] if isinstance(model_input, str | os.PathLike) else maps
-        images = np.asarray(model_input)
+        try:
+            images = np.asarray(model_input)
+        except ValueError as error:
+            raise UserError("input: found arrays of several shapes; expected one call for each") from error
         bands = len(self.predictor.spec.bands)
-        if images.ndim not in (3, 4) or images.shape[-1] != bands or images.dtype.kind not in "uif":
+        if images.ndim not in (3, 4) or images.shape[-1] != bands or images.dtype.kind not in "uif" or not images.size:
             raise UserError(
                 f"input: found an array of shape {images.shape} and type {images.dtype}; expected numbers of shape "
                 f"(N, H, W, {bands}) or (H, W, {bands}), or paths of rasters"
             )
         batch = images if images.ndim == 4 else images[None]
-        refined = [
-            predict_whole(
-                self.predictor, ArrayScene(np.moveaxis(image, -1, 0)), image.shape[0], image.shape[1], sampler
-            ).refined
-            for image in batch
-        ]
+        masks = mask_of(model_input, images.shape).reshape(batch.shape)
+        refined = []
+        for image, mask in zip(batch, masks, strict=True):
+            pixels = with_gaps(np.moveaxis(image, -1, 0), np.moveaxis(mask, -1, 0))
+            refuse_other_scale(pixels, self.predictor.spec.learnt_values)
+            refined.append(predict_whole(self.predictor, ArrayScene(pixels), *pixels.shape[1:], sampler).refined)
         return np.stack(refined) if images.ndim == 4 else refined[0]
 
 

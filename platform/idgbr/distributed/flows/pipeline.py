@@ -15,6 +15,7 @@ from rich.console import Console
 
 from idgbr.config.tree import Experiment
 from idgbr.datasets.ground import tile_hashes
+from idgbr.datasets.labelled import GSD_FACTOR
 from idgbr.datasets.prepare import PreparedRegion
 from idgbr.distributed.data import PreparedData, prepare_data, spread
 from idgbr.distributed.fitting.stage import run_name
@@ -133,7 +134,7 @@ def run_evaluation(
         configured: use the sampler and inference settings of `config` instead of the model's.
 
     Raises:
-        UserError: the classes of the model, or its number of bands, differ from those of the data.
+        UserError: the classes of the model, its number of bands or its scale differ from those of the data.
     """
     began = time.monotonic()
     folder, label = resolve(model, config.tracking.uri)
@@ -146,6 +147,7 @@ def run_evaluation(
     folders = Folders(Path(config.resources.storage).resolve())
     with start_ray(config.resources):
         data = prepare_data(config.data, folders.data)
+        _check_scale(data, spec, model)
         identity: dict[str, Any] = {"model": str(folder), "backbone": str(other), "data": data.fingerprint}
         identity |= {
             "values": config.data.value_range,
@@ -224,6 +226,16 @@ def _check_classes_and_bands(config: Experiment, spec: ModelSpec, model: str) ->
             "data with the same classes in the same order"
         )
     _check_bands(config, spec, model)
+
+
+def _check_scale(data: PreparedData, spec: ModelSpec, model: str) -> None:
+    if data.gsd is None or spec.gsd is None or 1 / GSD_FACTOR <= data.gsd / spec.gsd <= GSD_FACTOR:
+        return
+    raise UserError(
+        f"{model}: was trained at {spec.gsd:.3g} m a pixel, the data has {data.gsd:.3g} m; expected at most a factor "
+        f"{GSD_FACTOR} between them. To measure it at its own scale, set data.gsd: {spec.gsd:.3g} and "
+        "data.gsd_mismatch: resample"
+    )
 
 
 def _check_bands(config: Experiment, spec: ModelSpec, model: str) -> None:
