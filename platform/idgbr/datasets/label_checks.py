@@ -89,7 +89,7 @@ def _notes(labels: Sequence[str], prepared: Sequence[PreparedRegion]) -> list[Fi
     for note, count in sorted(counts.items(), key=lambda item: -item[1]):
         sentence = f"{count:,} of {total:,} valid pixels ({count / total:.2%}): {note}"
         if note in (OUTSIDE, APART) and count == total:
-            advice = "no image lies on its label; compare both in a GIS and correct CRS or coordinates of one"
+            advice = "no image lies on its label; check both georeferences (a GIS shows both)"
             found.append(Finding(_named(labels), sentence, "", advice, "error"))
         else:
             found.append(Finding(_named(labels), sentence, "", "", "warning"))
