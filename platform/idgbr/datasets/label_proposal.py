@@ -32,6 +32,8 @@ _OBJECTS = ("building", "house", "roof", "road", "water", "field", "tree", "fore
 _ATTRIBUTES = ("class", "classname", "class_name", "label", "category", "type", "kind", "landuse", "landcover", "name")
 _MOST = 30
 """Most classes that values may stand for; more values are identities of objects."""
+_LOW = {float(v) for v in range(49)}
+"""Values of the lower peak of a mask of 0 and 255 that was blurred."""
 _RARE = 0.0005
 """Share of pixels below which a colour or value is an accident."""
 _GROUND = 0.01
@@ -66,11 +68,13 @@ def propose_raster(surveys: Sequence[LabelSurvey]) -> Proposal:
         return _colours(surveys, colours)
     if any(survey.header.bands >= 3 and not survey.alike for survey in surveys):
         return _many_colours(surveys, "thousands of colours", values.get(0, 0) / max(1, sum(values.values())))
-    blurred = [survey for survey in surveys if survey.blurred]
-    if len(values) > 2 and blurred and set(_but_rare(values)) <= _peaks():
-        return Proposal(
-            _binary(surveys), {"kind": "index", "threshold": 128}, f"masks of 0 and 255, blurred: {shares(values)}"
-        )
+    if _has_soft_edges(surveys, values):
+        between = sum(count for value, count in values.items() if 0 < value < 255) / sum(values.values())
+        sentence = f"masks of 0 and 255 with soft edges: {between:.2%} of the pixels lie between the two values"
+        advice = "128 is the middle of an edge; set data.label.nonzero instead if every value but 0 is the object"
+        doubt = Finding(surveys[0].uri, sentence, "data.label.threshold", advice, "warning")
+        why = f"masks of 0 and 255 with soft edges: {shares(values)}"
+        return Proposal(_binary(surveys), {"kind": "index", "threshold": 128}, why, [doubt])
     tags = {s.header.nodata for s in surveys} - {None}
     numbers = sorted(int(v) for v in values if float(v).is_integer())
     if _are_instances(surveys, numbers):
@@ -147,8 +151,11 @@ def _colours(surveys: Sequence[LabelSurvey], colours: Mapping[str, int]) -> Prop
     named = {c: known.get(c, f"colour_{c[1:]}") for c in kept}
     ignored = [c for c in kept if not named[c] or (c == "#000000" and (known or len(kept) > 2))]
     rare = [c for c in colours if c not in kept]
-    classes = [{"name": named[c], "colour": c} for c in kept if c not in ignored]
     order = list(known)
+    if len(kept) == 2 and "#000000" in kept:  # a mask of one class, painted in a colour
+        order = sorted(kept)
+        named = dict(zip(order, (spec["name"] for spec in _binary(surveys)), strict=True))
+    classes = [{"name": named[c], "colour": c} for c in kept if c not in ignored]
     classes.sort(key=lambda spec: order.index(spec["colour"]) if spec["colour"] in order else 99)
     label = {"kind": "colour", "ignore_colours": sorted({*ignored, *rare, "#000000"} - {c["colour"] for c in classes})}
     findings = []
@@ -198,13 +205,23 @@ def _are_instances(surveys: Sequence[LabelSurvey], numbers: Sequence[int]) -> bo
     return len(tops) >= 5 and counted and len(set(tops)) >= len(tops) / 2 and max(tops) > 10
 
 
+def _has_soft_edges(surveys: Sequence[LabelSurvey], values: Mapping[float, int]) -> bool:
+    """Whether values are a mask of 0 and 255, mixed at its edges by compression, resizing or anti-aliasing.
+
+    A value between the two peaks is required in lossless files: 0, 1, 2 and 255 are class ids and their "no label".
+    """
+    if len(values) <= 2 or not any(survey.blurred for survey in surveys) or not set(_but_rare(values)) <= _peaks():
+        return False
+    return any(survey.header.lossy for survey in surveys) or bool(set(values) - _LOW - {255.0})
+
+
 def _but_rare(values: Mapping[float, int]) -> list[float]:
     total = max(1, sum(values.values()))
     return [value for value, count in values.items() if count / total >= 0.02]
 
 
 def _peaks() -> set[float]:
-    return {float(v) for v in (*range(49), *range(207, 256))}
+    return _LOW | {float(v) for v in range(207, 256)}
 
 
 def _nonzero() -> dict[str, Any]:
