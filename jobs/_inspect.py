@@ -32,6 +32,7 @@ def main(flags: Flags) -> dict[str, Any]:
     from idgbr.datasets.inspection import inspect_data
     from idgbr.datasets.label_checks import refuse_errors
     from idgbr.errors import UserError
+    from idgbr.raster.imagery import lines_of
 
     if flags.write and not flags.labels:
         raise UserError("--write: an experiment needs labels; name them with --labels")
@@ -44,8 +45,9 @@ def main(flags: Flags) -> dict[str, Any]:
     if inspection.proposal:
         names = ", ".join(spec["name"] for spec in inspection.proposal.classes)
         console.print(f"labels read as {names} ({inspection.proposal.why})", soft_wrap=True, highlight=False)
-    for finding in inspection.findings:
-        console.print(f"{finding.severity}: {finding.message()}", soft_wrap=True, highlight=False)
+    for severity in ("error", "warning"):
+        for line in lines_of([finding for finding in inspection.findings if finding.severity == severity]):
+            console.print(f"{severity}: {line}", soft_wrap=True, highlight=False, markup=False)
     outputs: dict[str, Any] = {
         "images": inspection.files,
         "labels": len(inspection.labels),

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import shapely
 
+from idgbr.config.data import DataConfig
 from idgbr.config.load import load_experiment
+from idgbr.datasets.catalogue import catalogue
 from idgbr.datasets.experiment_file import Machine, experiment, write_experiment
 from idgbr.datasets.inspection import Inspection, inspect_data
 from idgbr.datasets.pairing import pair_pattern
@@ -30,7 +32,7 @@ def ids(number: int, classes: int = 2) -> np.ndarray:
 
 
 def blurred(plane: np.ndarray) -> np.ndarray:
-    """0 and 255 with a thin ramp between them, as resizing leaves it."""
+    """0 and 255 with a thin ramp between them, as resizing and anti-aliased polygons leave it."""
     out = plane.astype(float) * 255
     out[:, 1:] = np.where(out[:, 1:] != out[:, :-1], 128 + np.arange(out.shape[0])[:, None], out[:, 1:])
     return out.astype(np.uint8)
@@ -47,6 +49,14 @@ KINDS: dict[str, tuple[Callable[[int], np.ndarray], str, list[str], dict[str, An
     "christchurch": (lambda i: ids(i) * 255, ".png", ["background", "object"], {"nonzero": True, "ignore": []}),
     "kampala": (lambda i: ids(i), ".tif", ["background", "object"], {}),
     "jonkoping": (lambda i: np.stack([blurred(ids(i))] * 3), ".png", ["background", "object"], {"threshold": 128}),
+    "no label at edges": (lambda i: np.where(np.arange(SIDE) < 9, 255, ids(i)), ".tif", ["background", "object"], {}),
+    "no label, three": (
+        lambda i: np.where(np.arange(SIDE) < 9, 255, ids(i, 3)), ".png", ["class_0", "class_1", "class_2"], {}
+    ),
+    "red on black": (
+        lambda i: np.stack([ids(i) * 255, ids(i) * 0, ids(i) * 0]), ".png", ["background", "object"],
+        {"ignore_colours": []},
+    ),
     "vaihingen": (
         lambda i: ISPRS[ids(i, 6)].transpose(2, 0, 1), ".png",
         ["impervious", "building", "low_vegetation", "tree", "car", "clutter"], {"ignore_colours": ["#000000"]},
@@ -70,14 +80,19 @@ KINDS: dict[str, tuple[Callable[[int], np.ndarray], str, list[str], dict[str, An
 
 @pytest.fixture
 def inspected(tmp_path: Path, write_raster: WriteRaster) -> Callable[..., Inspection]:
-    """Writes twelve images with labels of a kind, and inspects them."""
+    """Writes twelve images with labels of a kind, and inspects them; GeoTIFF labels lie where `place` says."""
 
-    def make(label: Callable[[int], np.ndarray], end: str, **options: Any) -> Inspection:
+    def make(
+        label: Callable[[int], np.ndarray],
+        end: str,
+        place: Callable[[int], float] = lambda i: 1000.0 * i,
+        **options: Any,
+    ) -> Inspection:
         for i in range(12):
             image = np.random.default_rng(i).integers(1, 255, (3, SIDE, SIDE), dtype=np.uint8)
             write_raster(tmp_path / f"images/a{i}_image.png", image, crs=None)
-            place = {} if end == ".tif" else {"crs": None}
-            write_raster(tmp_path / f"labels/a{i}_mask{end}", label(i), **{**place, **options})
+            lies: dict[str, Any] = {"x": 400000.0 + place(i)} if end == ".tif" else {"crs": None}
+            write_raster(tmp_path / f"labels/a{i}_mask{end}", label(i), **lies, **options)
         return inspect_data([str(tmp_path / "images")], [str(tmp_path / "labels")], "toy")
 
     return make
@@ -92,6 +107,9 @@ def test_labels_are_recognised_and_the_experiment_written_loads(
     assert [spec["name"] for spec in found.data["classes"]] == names
     assert {key: value for key, value in found.data["label"].items() if key != "kind"} == label
     assert not [finding for finding in found.findings if finding.severity == "error"]
+    doubts = {finding.key for finding in found.findings}
+    assert ("data.label.threshold" in doubts) == ("threshold" in label)
+    assert "data.split" not in doubts and found.data["split"]["by"] == "fraction"
     tree = experiment(found, Machine(2, 0))
     write_experiment(str(tmp_path / "toy.yaml"), tree, "toy")
     config = load_experiment(tmp_path / "toy.yaml")
@@ -111,6 +129,39 @@ def test_a_nodata_tag_that_is_a_class_is_mapped_and_said(inspected: Callable[...
 def test_imagery_is_no_label(inspected: Callable[..., Inspection]) -> None:
     found = inspected(lambda i: np.random.default_rng(i).integers(1, 255, (3, SIDE, SIDE), dtype=np.uint8), ".png")
     assert [f.key for f in found.findings if f.severity == "error"] == ["data.source.labels"]
+
+
+def test_images_of_one_place_lie_in_one_split(inspected: Callable[..., Inspection]) -> None:
+    found = inspected(ids, ".tif", place=lambda i: 48.0 * i + 40 * (i // 10))  # 96 px of 0.5 m: neighbours touch
+    assert found.data["split"]["by"] == "fraction"
+    found = inspected(ids, ".tif", place=lambda i: 1000.0 * (i % 10))  # the last two lie on the first two
+    assert [f.found for f in found.findings if f.key == "data.split"] == [
+        "4 of 12 images show ground that another one shows, too (10 place(s) in all)"
+    ]
+    regions = found.data["split"]["regions"]
+    split_of = {entry["match"]: name for name, entries in regions.items() for entry in entries}
+    assert (
+        split_of["a10_image.png"] == split_of["a0_image.png"] and split_of["a11_image.png"] == split_of["a1_image.png"]
+    )
+    assert len(split_of) == 12 and 3 <= len(regions["test"]) <= 4 and 2 <= len(regions["select"]) <= 3
+    found = inspected(ids, ".tif", place=lambda i: 0.0)
+    assert found.data["split"]["by"] == "block"
+    assert "(1 place(s) in all)" in next(f.found for f in found.findings if f.key == "data.split")
+
+
+def test_doubts_about_images_are_those_of_every_job(
+    inspected: Callable[..., Inspection], tmp_path: Path, write_raster: WriteRaster, capsys: Any
+) -> None:
+    assert "data.nodata" not in {finding.key for finding in inspected(ids, ".png").findings}
+    collar = np.full((3, SIDE, SIDE), 200, np.uint8)
+    collar[:, :20] = 255
+    write_raster(tmp_path / "images/a3_image.png", collar, crs=None)
+    found = inspect_data([str(tmp_path / "images")], [str(tmp_path / "labels")], "toy")
+    (doubt,) = (finding for finding in found.findings if finding.key == "data.nodata")
+    assert capsys.readouterr().out == ""
+    catalogue(DataConfig.model_validate(found.data))
+    assert f"warning: {doubt.message()}" in capsys.readouterr().out
+    assert doubt in inspect_data([str(tmp_path / "images")], [], "toy").findings
 
 
 def test_polygons_with_and_without_an_attribute(tmp_path: Path, write_raster: WriteRaster) -> None:

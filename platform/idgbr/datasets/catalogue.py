@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from idgbr.config.data import DataConfig, FolderSource, JsonlSource, PresetSource, SyntheticSource
@@ -18,6 +20,7 @@ from idgbr.datasets.labelled import (
 from idgbr.datasets.presets import preset_scenes
 from idgbr.datasets.synthetic import make_scenes
 from idgbr.errors import UserError
+from idgbr.raster.findings import Finding
 from idgbr.raster.imagery import image_findings, settle
 from idgbr.raster.listing import IMAGE_SUFFIXES, VECTOR_SUFFIXES, expand
 from idgbr.raster.missing import parts_of
@@ -30,6 +33,18 @@ __all__ = ["LabelledScene", "catalogue", "check_gsd"]
 
 
 def catalogue(config: DataConfig) -> list[LabelledScene]:
+    """All labelled scenes of a data set, sorted by id; prints what is doubtful about their imagery.
+
+    Raises:
+        UserError: nothing found, files without partners, unreadable imagery, imagery of another scale, or an error
+            among the doubts.
+    """
+    scenes = labelled_scenes(config)
+    settle(scene_findings(scenes))
+    return scenes
+
+
+def labelled_scenes(config: DataConfig) -> list[LabelledScene]:
     """All labelled scenes of a data set, sorted by id, each opened once to see that it can be read.
 
     Raises:
@@ -48,20 +63,27 @@ def catalogue(config: DataConfig) -> list[LabelledScene]:
     for scene in scenes:
         scene.image.check()
     scenes = with_common_gsd(scenes, config)
-    looked_at = set(np.linspace(0, len(scenes) - 1, _LOOKED_AT).astype(int).tolist())
-    settle(
-        finding
-        for number, scene in enumerate(scenes)
-        for finding in image_findings(scene.image, "data.", with_pixels=number in looked_at)
-    )
-    labels = [Scene(uri, bands=(1,)) for scene in scenes for uri in (scene.label, scene.rough) if uri]
-    settle(
-        finding
-        for label in labels
-        if parts_of(label.uri).layers  # what a virtual raster lacks would count as "no label"
-        for finding in image_findings(label, "data.", with_pixels=False)
-    )
     return sorted(scenes, key=lambda scene: scene.id)
+
+
+def scene_findings(scenes: Sequence[LabelledScene]) -> list[Finding]:
+    """What is doubtful about the imagery of scenes, and about label rasters of which a part is missing."""
+    labels = [Scene(uri, bands=(1,)) for scene in scenes for uri in (scene.label, scene.rough) if uri]
+    found = imagery_findings([scene.image for scene in scenes])
+    for label in labels:
+        if parts_of(label.uri).layers:  # what a virtual raster lacks would count as "no label"
+            found += image_findings(label, "data.", with_pixels=False)
+    return found
+
+
+def imagery_findings(images: Sequence[Scene]) -> list[Finding]:
+    """What is doubtful about the images of a data set; the margins of at most `_LOOKED_AT` of them are looked at."""
+    looked_at = set(np.linspace(0, len(images) - 1, _LOOKED_AT).astype(int).tolist())
+    return [
+        finding
+        for number, image in enumerate(images)
+        for finding in image_findings(image, "data.", with_pixels=number in looked_at)
+    ]
 
 
 def _folder_scenes(source: FolderSource, config: DataConfig) -> list[LabelledScene]:

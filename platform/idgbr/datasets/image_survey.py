@@ -20,8 +20,6 @@ from idgbr.raster.scene import Scene, SceneProfile
 _SIDE = 256
 _PER_SIDE = 4
 """Windows of a scene that are looked at: so many times so many, evenly spread."""
-_DARK = 0.01
-"""Share of pixels that are 0 in every band from which on they look like a margin."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,6 @@ class ImageSurvey:
         low: smallest valid value per band that is read.
         high: largest one.
         invalid: share of pixels that nodata, mask or alpha make invalid.
-        dark: share of valid pixels that are 0 in every band.
     """
 
     uri: str
@@ -46,14 +43,13 @@ class ImageSurvey:
     low: tuple[float, ...]
     high: tuple[float, ...]
     invalid: float
-    dark: float
 
 
 def survey_image(uri: str) -> ImageSurvey:
     """Looks at an image.
 
     Raises:
-        UserError: the file is missing, unreadable or damaged.
+        UserError: the file is missing, unreadable or damaged, or has not one valid pixel.
     """
     scene = Scene(uri)
     profile, grid = scene.profile(), scene.grid()
@@ -61,6 +57,8 @@ def survey_image(uri: str) -> ImageSurvey:
     pixels = np.concatenate([p.reshape(len(p), -1) for p, _ in read], axis=1)
     valid = np.concatenate([v.ravel() for _, v in read])
     seen = pixels[:, valid]
+    if not seen.size:
+        scene.check()
     return ImageSurvey(
         uri=uri,
         profile=profile,
@@ -69,12 +67,11 @@ def survey_image(uri: str) -> ImageSurvey:
         low=tuple(float(v) for v in seen.min(axis=1)) if seen.size else (),
         high=tuple(float(v) for v in seen.max(axis=1)) if seen.size else (),
         invalid=float(1 - valid.mean()),
-        dark=float((seen == 0).all(axis=0).mean()) if seen.size else 0.0,
     )
 
 
-def image_findings(surveys: Sequence[ImageSurvey]) -> list[Finding]:
-    """What is doubtful about the images of a data set."""
+def set_findings(surveys: Sequence[ImageSurvey]) -> list[Finding]:
+    """Differences between the images of a data set; what is doubtful about each is in `idgbr.raster.imagery`."""
     found = []
     first = surveys[0]
     for one in surveys:
@@ -84,28 +81,20 @@ def image_findings(surveys: Sequence[ImageSurvey]) -> list[Finding]:
         if len(one.profile.selected) != len(first.profile.selected):
             sentence = f"{len(one.profile.selected)} band(s), {first.uri} has {len(first.profile.selected)}"
             found.append(Finding(one.uri, sentence, "data.bands", "name bands that all images have", "warning"))
-        if not one.high:
-            found.append(Finding(one.uri, "no valid pixel in the windows looked at", "data.nodata", "", "warning"))
-    dark = [one for one in surveys if one.dark > _DARK and one.profile.nodata is None]
-    if dark:
-        share = max(one.dark for one in dark)
-        sentence = f"up to {share:.1%} of the pixels are 0 in every band, and no nodata tag says what they are"
-        advice = "set it to 0 if they are a margin or a gap, not shadow"
-        found.append(Finding(_named(dark), sentence, "data.nodata", advice, "warning"))
     known = sorted(one.gsd for one in surveys if one.gsd is not None)
-    if not known:
+    if not known and all(one.crs == "none" for one in surveys):
         advice = "set it, so that imagery of another scale is refused later"
         found.append(Finding(_named(surveys), "no ground sample distance in the files", "data.gsd", advice, "warning"))
-    elif known[-1] > GSD_FACTOR * known[0]:
+    elif known and known[-1] > GSD_FACTOR * known[0]:
         sentence = f"ground sample distances from {known[0]:.3g} to {known[-1]:.3g} m"
         advice = "resample brings all images to one of them"
         found.append(Finding(_named(surveys), sentence, "data.gsd_mismatch", advice, "warning"))
     return found
 
 
-def image_table(surveys: Sequence[ImageSurvey]) -> Table:
-    """A row for all images that are alike."""
-    table = Table(title="Images", box=box.SIMPLE)
+def image_table(surveys: Sequence[ImageSurvey], files: int) -> Table:
+    """A row for all images that are alike; `files` is the number of images of which these are a sample."""
+    table = Table(title="Images" + sampled(len(surveys), files), box=box.SIMPLE)
     for heading in ("files", "first", "format", "rows x columns", "CRS", "m a pixel", "bands", "type", "values",
                     "nodata", "invalid", "blocks", "overviews"):  # fmt: skip
         table.add_column(heading, overflow="fold")
@@ -127,6 +116,11 @@ def image_table(surveys: Sequence[ImageSurvey]) -> Table:
     if len(groups) > 20:
         table.add_row(str(len(surveys)), f"and {len(groups) - 20} other kinds")
     return table
+
+
+def sampled(looked_at: int, files: int) -> str:
+    """For a title: how many of the files were looked at, if not all."""
+    return f" ({looked_at} of {files} were looked at)" if looked_at < files else ""
 
 
 def common_bands(surveys: Sequence[ImageSurvey]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -12,12 +12,14 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from idgbr.config.data import DataConfig
-from idgbr.datasets.catalogue import catalogue
-from idgbr.datasets.image_survey import ImageSurvey, common_bands, image_findings, image_table, survey_image
+from idgbr.config.data import DataConfig, SplitConfig
+from idgbr.datasets.catalogue import imagery_findings, labelled_scenes, scene_findings
+from idgbr.datasets.image_survey import ImageSurvey, common_bands, image_table, sampled, set_findings, survey_image
 from idgbr.datasets.label_checks import MAX_SURVEYED
 from idgbr.datasets.label_proposal import Proposal, propose_raster, propose_vector
+from idgbr.datasets.labelled import GSD_FACTOR, LabelledScene, pair_up
 from idgbr.datasets.pairing import PLAIN, pair_pattern
+from idgbr.datasets.places import places_of, shared_ground, split_by_place
 from idgbr.datasets.splits import SPLITS, Region, split_regions
 from idgbr.errors import UserError
 from idgbr.raster.findings import Finding
@@ -33,6 +35,7 @@ _FEW_BLOCKS = 16
 """Smallest recommended number of blocks for a split by blocks."""
 _FEW_FILES = 10
 """Number of images from which whole files are assigned to splits."""
+_SELECT, _TEST = 0.15, 0.25
 _SEEDS = 20
 _ROWS = 256
 
@@ -65,7 +68,7 @@ class Inspection:
 
     def tables(self) -> list[Table]:
         """What the files are, and what the labels hold."""
-        return [image_table(self.images), *([_label_table(self.labels)] if self.labels else [])]
+        return [image_table(self.images, self.files), *([_label_table(self.labels)] if self.labels else [])]
 
 
 def inspect_data(images: Sequence[str], labels: Sequence[str], name: str) -> Inspection:
@@ -81,10 +84,11 @@ def inspect_data(images: Sequence[str], labels: Sequence[str], name: str) -> Ins
     """
     uris = expand(images)
     surveys = [survey_image(uri) for uri in _sample(uris)]
-    found = image_findings(surveys)
+    found = set_findings(surveys)
+    alone = [Scene(one.uri) for one in surveys]
     data: dict[str, Any] = {"name": name, "source": {"kind": "folder", "images": [os.path.abspath(p) for p in images]}}
     if not labels:
-        return Inspection(surveys, len(uris), [], None, data, found)
+        return Inspection(surveys, len(uris), [], None, data, found + imagery_findings(alone))
     files = expand(labels, (*IMAGE_SUFFIXES, *VECTOR_SUFFIXES))
     vector = is_vector(files[0])
     mixed = [uri for uri in files if is_vector(uri) != vector]
@@ -110,46 +114,67 @@ def inspect_data(images: Sequence[str], labels: Sequence[str], name: str) -> Ins
     data |= {"classes": proposal.classes, "label": label, "bands": common_bands(surveys)}
     if all(one.gsd is None for one in surveys) and not vector and (gsd := Scene(files[0]).grid().gsd):
         spread = [g for uri in _sample(files) if (g := Scene(uri).grid().gsd)]
-        if max(spread) <= 1.5 * min(spread):
+        if max(spread) <= GSD_FACTOR * min(spread):
             data["gsd"] = float(f"{gsd:.3g}")
     known = [one.gsd for one in surveys if one.gsd is not None]
-    if known and max(known) > 1.5 * min(known):
+    if known and max(known) > GSD_FACTOR * min(known):
         data["gsd_mismatch"] = "resample"
     if len(proposal.classes) < 2:
         sentence = f"only one class was found ({proposal.why})"
         found.append(Finding(files[0], sentence, "data.classes", "labels of two classes or more are needed", "error"))
-        return Inspection(surveys, len(uris), files, proposal, data, found)
-    if not any(finding.severity == "error" for finding in found):
-        data["split"], doubts = _split(data, surveys)
+    if _has_error(found):
+        return Inspection(surveys, len(uris), files, proposal, data, found + imagery_findings(alone))
+    scenes = labelled_scenes(DataConfig.model_validate(data))
+    found += scene_findings(scenes)
+    if not _has_error(found):
+        places = range(len(scenes)) if vector else places_of(scenes)
+        data["split"], doubts = _split(data, scenes, places, surveys)
         found += doubts
     return Inspection(surveys, len(uris), files, proposal, data, found)
 
 
-def _split(data: dict[str, Any], surveys: Sequence[ImageSurvey]) -> tuple[dict[str, Any], list[Finding]]:
-    """A split in which every class occurs everywhere, by files or by blocks."""
+def _has_error(findings: Sequence[Finding]) -> bool:
+    return any(finding.severity == "error" for finding in findings)
+
+
+def _split(
+    data: dict[str, Any], scenes: Sequence[LabelledScene], places: Sequence[int], surveys: Sequence[ImageSurvey]
+) -> tuple[dict[str, Any], list[Finding]]:
+    """A split in which every class occurs everywhere: by places where images share ground, else by files or blocks."""
     config = DataConfig.model_validate(data)
-    scenes = catalogue(config)
-    files = len(scenes)
-    options: list[dict[str, Any]] = [{"by": "fraction"}] if files >= _FEW_FILES else []
+    names, several = {PurePosixPath(scene.image.uri).name for scene in scenes}, len(set(places))
+    doubts = shared_ground(scenes, places)
+    if doubts and several >= _FEW_FILES and len(names) == len(scenes):
+        dealt = [split_by_place(scenes, places, _SELECT, _TEST, seed) for seed in range(_SEEDS)]
+        if complete := [split for split in dealt if all(split["regions"].values())]:
+            split, more = _first_complete(config, scenes, complete)
+            return split, [replace(doubts[0], advice="each place was assigned to one split"), *more]
+    options: list[dict[str, Any]] = [{"by": "fraction"}] if several >= _FEW_FILES else []
     sizes = [(one.profile.height, one.profile.width) for one in surveys]
     block = next((b for b in _BLOCKS if sum((h // b) * (w // b) for h, w in sizes) >= _FEW_BLOCKS), _BLOCKS[-1])
     options.append({"by": "block", "block": block})
+    shares = {"select": _SELECT, "test": _TEST}
+    seeded = [{**option, **shares, **({"seed": seed} if seed else {})} for option in options for seed in range(_SEEDS)]
+    split, more = _first_complete(config, scenes, seeded)
+    return split, [*doubts, *more]
+
+
+def _first_complete(
+    config: DataConfig, scenes: Sequence[LabelledScene], options: Iterable[dict[str, Any]]
+) -> tuple[dict[str, Any], list[Finding]]:
+    """The first split in which every class occurs everywhere, or else the one that lacks least, and a warning."""
     cells = _Presence(config)
     best: tuple[int, dict[str, Any]] | None = None
     for option in options:
-        for seed in range(_SEEDS):
-            split = {**option, "seed": seed} if seed else option
-            regions = split_regions(scenes, DataConfig.model_validate({**data, "split": split}).split)
-            score = cells.absent(regions)
-            if best is None or score < best[0]:
-                best = (score, split)
-            if not score:
-                return {**split, "select": 0.15, "test": 0.25}, []
+        score = cells.absent(split_regions(scenes, SplitConfig.model_validate(option)))
+        if best is None or score < best[0]:
+            best = (score, option)
+        if not score:
+            return option, []
     assert best is not None
     sentence = "some class occurs in too few places to be in every split"
     advice = "take more imagery with it, or merge it with another class"
-    doubt = Finding(scenes[0].label, sentence, "data.label.allow_missing", advice, "warning")
-    return {**best[1], "select": 0.15, "test": 0.25}, [doubt]
+    return best[1], [Finding(scenes[0].label, sentence, "data.label.allow_missing", advice, "warning")]
 
 
 class _Presence:
@@ -185,8 +210,6 @@ class _Presence:
 
 def _slack(images: Sequence[str], labels: Sequence[str], pattern: str) -> int:
     """By how many pixels labels without a place differ from their images at most; 0 where a place is known."""
-    from idgbr.datasets.labelled import pair_up
-
     try:
         pairs = pair_up(images, labels, pattern)
     except UserError:
@@ -210,11 +233,13 @@ def _lonely(lonely: Sequence[str], images: Sequence[str], labels: Sequence[str])
 
 
 def _label_table(files: Sequence[str]) -> Table:
-    table = Table(title="Labels", box=box.SIMPLE)
+    vector = files[0].lower().endswith(VECTOR_SUFFIXES)
+    looked_at = len(files) if vector else len(_sample(files))
+    table = Table(title="Labels" + sampled(looked_at, len(files)), box=box.SIMPLE)
     for heading in ("files", "first", "format", "holds"):
         table.add_column(heading, overflow="fold")
     first = PurePosixPath(files[0]).name
-    if is_vector(files[0]):
+    if vector:
         layers = polygon_layers(files[0])
         for layer in layers:
             held = attribute_values(files[0], layer if len(layers) > 1 else "")

@@ -6,7 +6,7 @@ What is looked at is a few windows all over a scene, so that it costs moments, w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -74,14 +74,15 @@ def settle(findings: Iterable[Finding], console: Console | None = None) -> None:
     console = console or Console(soft_wrap=True)
     known = list(dict.fromkeys(findings))
     for severity in ("warning", "error"):
-        lines = _lines([finding for finding in known if finding.severity == severity])
+        lines = lines_of([finding for finding in known if finding.severity == severity])
         if severity == "error" and lines:
             raise UserError("\n".join(lines))
         for line in lines:
             console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _lines(findings: list[Finding]) -> list[str]:
+def lines_of(findings: Sequence[Finding]) -> list[str]:
+    """Findings as lines: of many with the same key and advice the first few, and the number of the others."""
     by_kind: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         by_kind.setdefault((finding.key, finding.advice), []).append(finding)
