@@ -79,7 +79,7 @@ def refine(
     chosen = {key: value for key, value in changes.items() if value is not None}
     settings = validate(SamplerConfig, {**predictor.spec.sampler.model_dump(), **chosen}, "refine(...)")
     if np.ma.isMaskedArray(coarse) and coarse.dtype.kind in "ui":
-        coarse = coarse.astype(np.int64).filled(IGNORE)
+        coarse = np.ma.filled(coarse.astype(np.int64), IGNORE)
     planes = _coarse(_array(coarse), len(predictor.spec.classes))
     height, width = planes.shape[-2:]
     whole, bands = _array(image), len(predictor.spec.normalisation.mean)

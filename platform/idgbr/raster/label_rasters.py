@@ -193,7 +193,7 @@ class ColourLabel(RasterLabel):
     def _rgb(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Colours (3, H, W), and which pixels the colour table shows (H, W)."""
         if self.palette is None:
-            return pixels * self.scale if self.scale != 1.0 else pixels, np.True_
+            return pixels * self.scale if self.scale != 1.0 else pixels, np.ones(pixels.shape[1:], bool)
         index = pixels[0].astype(np.int64)
         if index.size and index.max() >= self.palette.shape[1]:
             raise UserError(
