@@ -233,7 +233,7 @@ def _lonely(lonely: Sequence[str], images: Sequence[str], labels: Sequence[str])
 
 
 def _label_table(files: Sequence[str]) -> Table:
-    vector = files[0].lower().endswith(VECTOR_SUFFIXES)
+    vector = is_vector(files[0])
     looked_at = len(files) if vector else len(_sample(files))
     table = Table(title="Labels" + sampled(looked_at, len(files)), box=box.SIMPLE)
     for heading in ("files", "first", "format", "holds"):

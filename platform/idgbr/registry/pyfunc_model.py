@@ -82,7 +82,8 @@ class RefinedMapModel(PythonModel):
         for image, mask in zip(batch, masks, strict=True):
             pixels = with_gaps(np.moveaxis(image, -1, 0), np.moveaxis(mask, -1, 0))
             refuse_other_scale(pixels, self.predictor.spec.learnt_values)
-            refined.append(predict_whole(self.predictor, ArrayScene(pixels), *pixels.shape[1:], sampler).refined)
+            _, height, width = pixels.shape
+            refined.append(predict_whole(self.predictor, ArrayScene(pixels), height, width, sampler).refined)
         return np.stack(refined) if images.ndim == 4 else refined[0]
 
 
