@@ -91,7 +91,7 @@ def main(flags: Flags) -> dict[str, object]:
             scene, output = folder / f"scene-{size}.vrt", folder / f"maps-{size}"
             write_repeating(str(scene), size, str(tile))
             words = ["--model", str(model), "--input", str(scene), "--output", str(output)]
-            words += ["--workers", str(flags.workers), "--fresh"]
+            words += ["--workers", str(flags.workers), "--in-process-windows", "0", "--fresh"]
             if flags.kill and size == sizes[-1]:
                 found[f"{size}, killed"] = _refine(words, folder, _half_written(output, size))
                 found[f"{size}, resumed"] = _refine(words[:-1], folder)

@@ -113,7 +113,7 @@ def _refined(model: Path, scenes: list[Path], output: Path, workers: int) -> Cos
     with Watch(os.getpid(), every=0.5, memory=False) as watch:
         began = time.perf_counter()
         request = RefineRequest(str(model), tuple(map(str, scenes)), str(output), fresh=True)
-        refine(request, ResourcesConfig(infer_workers=workers))
+        refine(request, ResourcesConfig(infer_workers=workers, in_process_windows=0))
         wall = time.perf_counter() - began
     processor = dict.fromkeys(("driver", "actors", "readers", "Ray"), 0.0)
     for process in watch.found.values():

@@ -78,6 +78,8 @@ class Flags(JobFlags):
     """Address of a running Ray cluster; empty joins the one of the job, or starts a local one."""
     workers: int = Field(ResourcesConfig().infer_workers, ge=1)
     """Predictors that work side by side."""
+    in_process_windows: int = Field(ResourcesConfig().in_process_windows, ge=0, alias="in-process-windows")
+    """Up to so many windows are predicted by this process, without workers; 0: always by workers."""
     cpus_per_worker: float = Field(1.0, gt=0, alias="cpus-per-worker")
     """CPUs of each."""
     gpus_per_worker: float = Field(0.0, ge=0, alias="gpus-per-worker")
@@ -116,6 +118,7 @@ def main(flags: Flags) -> dict[str, object]:
     resources = ResourcesConfig(
         ray_address=flags.address,
         infer_workers=flags.workers,
+        in_process_windows=flags.in_process_windows,
         logical_cpus=max(4, flags.workers + 1),
         cpus_per_worker=flags.cpus_per_worker,
         gpus_per_worker=flags.gpus_per_worker,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 from toys import CLASSES, toy_region
 
 from idgbr import IGNORE
@@ -53,8 +54,18 @@ def test_a_map_keeps_the_scene_s_georeference_and_nodata(ray_session: None, tmp_
     assert Path(done["maps"][0]).stat().st_mtime_ns == before
 
 
+def test_a_few_windows_need_no_ray(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, threads = toy_region(tmp_path, "scene", SIZE).image, torch.get_num_threads()
+    monkeypatch.setattr("idgbr.distributed.mapping.refine.start_ray", lambda _: pytest.fail("Ray was started"))
+    done = refine(RefineRequest(model, (scene.uri,), str(tmp_path / "maps")), RESOURCES)
+    assert Path(done["maps"][0]).exists() and torch.get_num_threads() == threads
+    few = RESOURCES.model_copy(update={"in_process_windows": 8})  # the scene has 9
+    with pytest.raises(pytest.fail.Exception):
+        refine(RefineRequest(model, (scene.uri,), str(tmp_path / "again")), few)
+
+
 def test_own_coarse_map_and_sheets(ray_session: None, tmp_path: Path, model: str) -> None:
-    """Two halves of a scene as sheets, on one worker, give the same map as the scene on two."""
+    """Two halves of a scene as sheets, by this process, give the same map as the scene by two workers."""
     region = toy_region(tmp_path, "whole", SIZE)
     (tmp_path / "sheets").mkdir()
     (tmp_path / "coarse").mkdir()
@@ -65,7 +76,7 @@ def test_own_coarse_map_and_sheets(ray_session: None, tmp_path: Path, model: str
                 profile = source.profile | {"height": 80, "transform": source.window_transform(window)}
                 with rasterio.open(tmp_path / folder / f"s{i}.tif", "w", **profile) as out:
                     out.write(source.read(window=window))
-    two = RESOURCES.model_copy(update={"infer_workers": 2})
+    two = RESOURCES.model_copy(update={"infer_workers": 2, "in_process_windows": 0})
     whole = refine(RefineRequest(model, (region.image.uri,), str(tmp_path / "one"), coarse=(region.label,)), two)
     parts = refine(
         RefineRequest(model, (str(tmp_path / "sheets"),), str(tmp_path / "two"), coarse=(str(tmp_path / "coarse"),)),

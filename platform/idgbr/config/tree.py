@@ -41,6 +41,9 @@ class ResourcesConfig(Node):
     """Smallest number of workers with which training starts, or continues after a lost worker, if the cluster has no
     room for more; 0: waits for all of them."""
     infer_workers: int = Field(2, ge=1)
+    in_process_windows: int = Field(64, ge=0)
+    """A pass over scenes with at most so many windows runs in the job's own process instead of in workers, unless it
+    uses GPUs or an existing cluster: starting workers would take longer. 0: always workers."""
     cpus_per_worker: float = Field(1.0, gt=0)
     gpus_per_worker: float = Field(0.0, ge=0)
     threads_per_worker: int = Field(1, ge=1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ from rich.table import Table
 
 from idgbr.config.tree import ResourcesConfig
 from idgbr.distributed.mapping.coarse_maps import predictor_for
-from idgbr.distributed.mapping.scenes import predict_scenes
+from idgbr.distributed.mapping.scenes import fits_here, predict_scenes
 from idgbr.distributed.mapping.sheets import Sheets, find_sheets
 from idgbr.distributed.mapping.sinks import CoarseSink, ExtraBand, map_sink
 from idgbr.distributed.mapping.tasks import SceneTask
@@ -148,10 +148,10 @@ def refine(request: RefineRequest, resources: ResourcesConfig) -> dict[str, obje
             if request.fresh:
                 shutil.rmtree(works[sheet.name].folder, ignore_errors=True)
             works[sheet.name].folder.mkdir(parents=True, exist_ok=True)
-        with start_ray(resources):
+        with nullcontext() if fits_here(_longest_pass(todo, request, spec), resources) else start_ray(resources):
             _maps(todo, keys, works, request, folder, label, spec, resources)
     unread = sum(_settle(sheet, works[sheet.name]) for sheet in sheets)
-    with contextlib.suppress(OSError):  # another job's work may be there
+    with suppress(OSError):  # another job's work may be there
         request.work.rmdir()
     maps = [path for sheet in sheets for path, _ in sheet.outputs]
     classes = [(i, c.name, c.colour) for i, c in enumerate(spec.classes)]
@@ -167,6 +167,15 @@ def refine(request: RefineRequest, resources: ResourcesConfig) -> dict[str, obje
         highlight=False,
     )
     return {"model": label, "maps": maps, "unreadable": unread, **({"polygons": polygons} if polygons else {})}
+
+
+def _longest_pass(sheets: Sequence[Sheets], request: RefineRequest, spec: ModelSpec) -> int:
+    """Windows of the pass that has more of them."""
+    grids = [sheet.image.grid() for sheet in sheets]
+    return max(
+        sum(len(plan_windows(grid.height, grid.width, cut.window, cut.overlap, request.offset)) for grid in grids)
+        for cut in (spec.inference.coarse, spec.inference.refiner)
+    )
 
 
 def _maps(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -13,28 +14,22 @@ import numpy as np
 import ray
 from ray.data import ActorPoolStrategy
 
-from idgbr import IGNORE
 from idgbr.config.inference import WindowsConfig
 from idgbr.config.models import SamplerConfig
 from idgbr.config.node import Precision
 from idgbr.config.tree import ResourcesConfig
 from idgbr.distributed.mapping.tasks import OpenSink, SceneTask
+from idgbr.distributed.mapping.window_reads import read_windows
 from idgbr.distributed.progress import Progress
 from idgbr.distributed.source import Columns, TaskSource, ordered_dataset
-from idgbr.errors import UserError
 from idgbr.inference.planes import coarse_input, predict_valid
 from idgbr.raster.blending import WindowPass
 from idgbr.raster.gdal import gdal_env
-from idgbr.raster.grid import Window
-from idgbr.raster.windows import rows_of
 
 WINDOWS_PER_TASK = 16
 """Windows one read task reads, at most."""
 _UNREAD = 1e-6
 """Trust in a window that could not be read: where another one covers its pixels, that one counts."""
-
-_Pixels = tuple[np.ndarray, np.ndarray, np.ndarray | None]
-"""Image (B, H, W), validity (H, W) bool, and for refinement the coarse map's planes (C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -94,66 +89,7 @@ class _Actor:
 
 def _read_windows(tasks: ray.ObjectRef, task: int, numbers: range) -> list[Columns]:
     with gdal_env():
-        return [_windows(tasks, task, numbers)]
-
-
-def _windows(tasks: ray.ObjectRef, task: int, numbers: range) -> Columns:
-    scene: SceneTask = _fetched(tasks)[task]
-    chosen = [scene.windows[number] for number in numbers]
-    read = [part for whole, windows in rows_of(chosen) for part in _read_row(scene, whole, windows)]
-    rows: list[dict[str, Any]] = []
-    for number, window, (image, valid, coarse, error) in zip(numbers, chosen, read, strict=True):
-        row = {
-            "task": np.int64(task),
-            "window": np.int64(number),
-            "row": np.int64(scene.origin[0] + window.row),
-            "col": np.int64(scene.origin[1] + window.col),
-            "setting": np.int64(scene.setting),
-            "image": image,
-            "valid": valid.astype(np.uint8),
-            "error": np.str_(error),
-        }
-        if coarse is not None:
-            row["coarse"] = coarse
-        rows.append(row)
-    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-
-
-def _read_row(scene: SceneTask, whole: Window, windows: Sequence[Window]) -> list[tuple[*_Pixels, str]]:
-    """What `_read` returns for windows that make up `whole`, each with why it could not be read, or ""."""
-    try:
-        read = _read(scene, whole)
-    except UserError as failure:
-        if len(windows) > 1:  # what is sound of a damaged row is kept
-            return [part for window in windows for part in _read_row(scene, window, [window])]
-        if scene.unreadable is None:
-            raise
-        return [(*_nothing(scene, whole), str(failure))]
-    corner = (whole.row, whole.col)
-    image, valid, coarse = read
-    places = [(window.slices(corner), scene.image.unread(window)) for window in windows]
-    return [(image[:, *at], valid[at], None if coarse is None else coarse[:, *at], lack) for at, lack in places]
-
-
-def _read(scene: SceneTask, window: Window) -> _Pixels:
-    image, valid = scene.image.read(window)
-    if scene.coarse is None:
-        return image, valid, None
-    planes, known = scene.coarse.read(window)
-    if len(planes) > 1:  # one of ours, with nodata where the image has none or could not be read
-        return image, valid & (planes[0] != IGNORE), planes
-    # Another model's map may have any nodata value.
-    return image, valid, np.where(known, planes, IGNORE).astype(np.uint8)
-
-
-def _nothing(scene: SceneTask, window: Window) -> _Pixels:
-    """What `_read` returns where there is no valid pixel."""
-    profile, shape = scene.image.profile(), (window.height, window.width)
-    image = np.zeros((len(profile.selected), *shape), profile.dtype)
-    if scene.coarse is None:
-        return image, np.zeros(shape, bool), None
-    planes = len(scene.coarse.profile().selected)
-    return image, np.zeros(shape, bool), np.full((planes, *shape), IGNORE, np.uint8)
+        return [read_windows(_fetched(tasks)[task], task, numbers)]
 
 
 @functools.lru_cache(maxsize=2)
@@ -174,7 +110,8 @@ def predict_scenes(
     """Run every scene through the predictor, and its strips into its sink, scene after scene.
 
     Windows of the following scenes are read and predicted while a scene is written, so the pool never waits. What is
-    held at a time is one strip of the scene being written and a bounded number of windows.
+    held at a time is one strip of the scene being written and a bounded number of windows. A pass of a few windows runs
+    in this process, by the same code, and needs no Ray (see `fits_here`).
 
     Args:
         tasks: the scenes.
@@ -205,6 +142,57 @@ def predict_scenes(
         for number, task in enumerate(planned)
         for first in range(0, len(task.windows), WINDOWS_PER_TASK)
     ]
+    total = sum(len(task.windows) for task in planned)
+    if fits_here(total, resources):
+        rows = _rows_here(planned, pieces, predictor, channels, inference.batch)
+    else:
+        rows = _rows_of_workers(planned, pieces, predictor, channels, inference.batch, resources)
+    # Closed while Ray runs: an error's traceback keeps it, and ended later it would start a Ray to tell what it did.
+    # A scene interrupted after its last window has no rows left, only its sink has something to do.
+    with closing(rows), Progress(title, total) if total else nullcontext() as progress:
+        for number, (task, windows) in enumerate(zip(planned, passes, strict=True)):
+            _write_scene(number, task, windows, rows, channels, progress)
+    return time.monotonic() - started
+
+
+def fits_here(windows: int, resources: ResourcesConfig) -> bool:
+    """Whether a pass is so short that it runs in this process: starting workers would take longer."""
+    elsewhere = resources.gpus_per_worker or resources.ray_address or os.environ.get("RAY_ADDRESS")
+    return windows <= resources.in_process_windows and not elsewhere
+
+
+def _rows_here(
+    planned: Sequence[SceneTask],
+    pieces: Sequence[tuple[int, range]],
+    predictor: Callable[[], Callable[[Columns], np.ndarray]],
+    channels: int,
+    batch: int,
+) -> Generator[Columns, None, None]:
+    """Predicted windows in order, by this process alone."""
+    import torch  # whoever predicts elsewhere needs none here
+
+    threads = torch.get_num_threads()
+    try:
+        actor = _Actor(predictor, channels)
+        for number, numbers in pieces:
+            with gdal_env():
+                columns = read_windows(planned[number], number, numbers)
+            for first in range(0, len(numbers), batch):
+                done = actor({key: value[first : first + batch] for key, value in columns.items()})
+                yield from _each(done)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _rows_of_workers(
+    planned: Sequence[SceneTask],
+    pieces: Sequence[tuple[int, range]],
+    predictor: Callable[[], Callable[[Columns], np.ndarray]],
+    channels: int,
+    batch: int,
+    resources: ResourcesConfig,
+) -> Generator[Columns, None, None]:
+    """Predicted windows in order, read and predicted by Ray's workers."""
     # Sinks stay on the driver; only addresses travel.
     reference = ray.put([replace(task, sink=_no_sink) for task in planned])
     source = TaskSource(
@@ -212,32 +200,23 @@ def predict_scenes(
         [len(piece[1]) for piece in pieces],
         "SceneWindows",
     )
-    total = sum(len(task.windows) for task in planned)
-    if not total:  # interrupted after its last window: only the sinks have something left to do
-        for number, (task, windows) in enumerate(zip(planned, passes, strict=True)):
-            _write_scene(number, task, windows, iter(()), channels, None)
-        return time.monotonic() - started
-    workers = max(1, min(resources.infer_workers, -(-total // inference.batch)))
+    total = sum(len(piece[1]) for piece in pieces)
+    workers = max(1, min(resources.infer_workers, -(-total // batch)))
     predicted = ordered_dataset(source, len(pieces), cpus=0.25).map_batches(
         _Actor,
-        batch_size=inference.batch,
+        batch_size=batch,
         compute=ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
         num_cpus=resources.cpus_per_worker,
         num_gpus=resources.gpus_per_worker or None,
         fn_constructor_kwargs={"predictor": predictor, "channels": channels},
     )
-    # Closed while Ray runs: an error's traceback keeps it, and ended later it would start a Ray to tell what it did.
-    with closing(_rows(predicted)) as rows, Progress(title, total) as progress:
-        for number, (task, windows) in enumerate(zip(planned, passes, strict=True)):
-            _write_scene(number, task, windows, rows, channels, progress)
-    return time.monotonic() - started
+    for columns in predicted.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
+        yield from _each(cast(Columns, columns))
 
 
-def _rows(dataset: ray.data.Dataset) -> Generator[Columns, None, None]:
-    for batch in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
-        columns = cast(Columns, batch)
-        for i in range(len(columns["window"])):
-            yield {key: column[i] for key, column in columns.items()}
+def _each(columns: Columns) -> Iterator[Columns]:
+    for i in range(len(columns["window"])):
+        yield {key: column[i] for key, column in columns.items()}
 
 
 def _window_pass(task: SceneTask, inference: WindowsConfig, offset: tuple[int, int]) -> WindowPass:
