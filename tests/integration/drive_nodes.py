@@ -20,7 +20,7 @@ def main(folder: Path, address: str, request: dict[str, Any]) -> None:
     resources = ResourcesConfig(ray_address=address, **request["resources"])
     with start_ray(resources):
         if model := request.get("model"):
-            scene = toy_region(folder, "scene", 960).image
+            scene = toy_region(folder, "scene", 560).image
             refine(RefineRequest(model, (scene.uri,), str(folder / "maps"), bands=("probability",)), resources)
         else:
             spec = toy_stage(folder, "lost", chaos=str(folder), **request["training"])

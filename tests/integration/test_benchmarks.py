@@ -86,7 +86,7 @@ def test_every_file_and_order_is_read(outputs: Benchmark) -> None:
 SETTINGS = "steps=2,mean_field={rounds: 1, weight: 2.0},samples=1"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_quality_of_refiner_and_control_in_one_command(ray_session: None, outputs: Benchmark, toy: str) -> None:
     found = outputs("quality", "--config", toy, "--settings", SETTINGS, "--seeds", "3", "--control", "[1]")
     assert Path(found["figure"]).stat().st_size > 0
@@ -122,7 +122,7 @@ def test_training_and_a_bare_loop_are_compared(ray_session: None, outputs: Bench
     }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_refined_scenes_and_a_bare_loop_agree_and_are_compared(ray_session: None, outputs: Benchmark, toy: str) -> None:
     found = outputs("scene", "--config", toy, "--size", "128", "--scenes", "2", "--repeats", "1")
     assert found["pixels_equal"] >= 0.98

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,8 @@ def server(line: str, folder: Path, environment: dict[str, str] | None = None) -
     """An MLflow server started by a shell line, at a free port instead of 5000; its address."""
     port = free_port()
     words = ["bash", "-c", f"exec env {line.replace('--port 5000', f'--port {port}')} --workers 1"]
-    process = Process(words, folder / "mlflow.log", environment)
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # the environment is active
+    process = Process(words, folder / "mlflow.log", {"PATH": path} | (environment or {}))
     uri = f"http://127.0.0.1:{port}"
 
     def answers() -> bool:

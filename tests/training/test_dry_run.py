@@ -12,10 +12,8 @@ from idgbr.training.dry_run import dry_run
 PAPER = sorted((Path(__file__).parents[2] / "configs" / "paper").glob("*.yaml"))
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, id=path.stem, marks=[] if path.stem == "potsdam" else pytest.mark.slow) for path in PAPER],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
 def test_the_paper_s_recipes(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IDGBR_DATA", str(tmp_path))
     found = dry_run(load_experiment(path))
