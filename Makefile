@@ -24,9 +24,9 @@ PARALLEL ?= --numprocesses 2 --no-loadscope-reorder
 help:
 	@echo "make demo       train, evaluate and refine on synthetic scenes (about 15 minutes on 2 cores)"
 	@echo "make serve      serve the demo's model at http://127.0.0.1:8000: an API and a page"
-	@echo "make test       ruff, mypy, import-linter, tests (about 20 minutes on 2 cores)"
-	@echo "make test-slow  the tests that start clusters, services and jobs (about 50 minutes); installs Chromium where it can"
-	@echo "make soak       20 races of promotions, workers killed again and again, larger scenes: by hand, about an hour"
+	@echo "make test       ruff, mypy, import-linter, tests (about 10 minutes on 2 cores)"
+	@echo "make test-slow  the tests that start clusters, services and jobs (about 40 minutes); installs Chromium where it can"
+	@echo "make soak       races, kills and benchmarks at length, larger scenes: by hand, more than an hour"
 	@echo "make docs       build the documentation site into site/; a broken link fails"
 	@echo "make clean      remove the virtual environments and the site"
 
@@ -58,7 +58,7 @@ test: lint
 test-slow: $(STAMP) browser
 	$(BIN)/pytest -m slow $(PARALLEL)
 
-# What CI leaves out: repetitions of faults that `make test-slow` injects once, and scenes of 2,000 and 4,000 px.
+# What CI leaves out: repetitions of faults that `make test-slow` injects once, comparing benchmarks, larger scenes.
 soak: $(STAMP)
 	$(BIN)/pytest -m soak
 	$(BIN)/python jobs/benchmark.py memory

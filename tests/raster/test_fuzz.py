@@ -79,7 +79,7 @@ def test_spoilt_files_end_well(tmp_path: Path) -> None:
     assert min(ends["read"], ends["refused"]) > len(spoilt) // 10  # neither all dead nor all sound
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_many_spoilt_files_end_well(tmp_path: Path) -> None:
     spoilt = spoil(write_whole(tmp_path), tmp_path / "spoilt", thorough=True)
     assert len(spoilt) > 1000
