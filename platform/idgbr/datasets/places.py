@@ -66,8 +66,8 @@ def split_by_place(
         members.setdefault(place, []).append(PurePosixPath(scene.image.uri).name)
     regions: dict[str, list[str]] = {"train": [], "select": [], "test": []}
     for number in np.random.default_rng(seed).permutation(len(members)):
-        wanted = {"test": test * len(scenes), "select": select * len(scenes)}
-        split = next((name for name, share in wanted.items() if len(regions[name]) < share), "train")
+        targets = {"test": test * len(scenes), "select": select * len(scenes)}
+        split = next((name for name, share in targets.items() if len(regions[name]) < share), "train")
         regions[split] += members[sorted(members)[number]]
     listed = {name: [{"match": glob.escape(file)} for file in sorted(files)] for name, files in regions.items()}
     return {"by": "file", "regions": listed}
