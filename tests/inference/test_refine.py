@@ -99,7 +99,7 @@ def test_values_on_another_scale_are_refused_as_by_jobs(model: Predictor, pair: 
 
 
 @pytest.mark.parametrize(
-    ("given", "params", "message"),
+    ("model_input", "params", "message"),
     [
         (np.zeros((0, 8, 8, 3)), {}, "input: found an array of shape"),
         ([np.zeros((8, 8, 3)), np.zeros((9, 8, 3))], {}, "several shapes"),
@@ -108,9 +108,9 @@ def test_values_on_another_scale_are_refused_as_by_jobs(model: Predictor, pair: 
     ],
 )
 def test_what_the_registered_model_cannot_map_is_named(
-    toy_model: Path, given: object, params: dict, message: str
+    toy_model: Path, model_input: object, params: dict, message: str
 ) -> None:
     registered = RefinedMapModel()
     registered.predictor = Predictor(toy_model)
     with pytest.raises(UserError, match=message):
-        registered.predict(None, given, params)
+        registered.predict(None, model_input, params)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from following import Load, Picture, Place, free_port, same, until
+from clients import Load
+from following import Picture, Place, free_port, same, until
 from promotion_toys import NAME, trained_model
 from toys import toy_region
 

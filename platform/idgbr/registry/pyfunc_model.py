@@ -54,8 +54,8 @@ class RefinedMapModel(PythonModel):
         from idgbr.inference.whole import ArrayScene, predict_whole
         from idgbr.models.imagery import fitting_scene
 
-        given = self.predictor.spec.sampler.model_dump() | (params or {})
-        sampler = validate(SamplerConfig, given, "predict(..., params)")
+        settings = self.predictor.spec.sampler.model_dump() | (params or {})
+        sampler = validate(SamplerConfig, settings, "predict(..., params)")
         paths = _paths(model_input)
         if paths is not None:
             if not paths:
